@@ -1,0 +1,101 @@
+//! Blobs: contents of files, addressed by digest.
+
+pub mod backend;
+pub mod layer;
+
+use std::{fmt, fs::File, ops::Range, pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+
+use super::{Error, Result};
+use crate::castore::{ChunkList, Digest};
+
+/// Up to this many bytes, a blob is handed over in one piece: by [`BlobService::put`], and by callers that read it
+/// whole.
+pub const SMALL_BLOB_LEN_MAX: usize = 1 << 20;
+
+/// The contents of a range, in order, in pieces of at most 1 MiB. An error ends the stream.
+pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// A blob that lies on this machine as one plain file, complete and verified, never to be modified.
+#[derive(Debug, Clone)]
+pub struct LocalBlob {
+    /// Open for reading.
+    pub file: Arc<File>,
+    /// The length in bytes.
+    pub size: u64,
+}
+
+/// Stores blobs.
+///
+/// The empty blob ([`Digest::EMPTY`]) is present in every store, without having been put.
+#[async_trait]
+pub trait BlobService: Send + Sync + fmt::Debug {
+    /// Whether the blob is there.
+    async fn has(&self, digest: &Digest) -> Result<bool>;
+
+    /// The bytes of `range`, cut at the end of the blob; a range beyond it is empty. `None` if the blob is absent.
+    ///
+    /// What the stream yields has been verified wherever the backend stands for its contents; see the `verify` layer
+    /// for those that do not.
+    async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>>;
+
+    /// How the blob may be read in parts: a list that is empty if there is nothing finer than the blob. `None` if
+    /// the blob is absent.
+    async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>>;
+
+    /// The blob as an open local file, if it is here as one. Does not wait for anything but the local disk.
+    fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>>;
+
+    /// Stores a blob of at most [`SMALL_BLOB_LEN_MAX`] bytes. Returns its digest, once it can be read back.
+    async fn put(&self, contents: Bytes) -> Result<Digest>;
+
+    /// Starts a blob of unknown length.
+    async fn writer(&self) -> Result<Box<dyn BlobWriter>>;
+
+    /// Returns once everything that was put before survives a power cut, as far as this store can promise that.
+    async fn sync(&self) -> Result<()>;
+}
+
+/// Takes a blob piece by piece. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
+#[async_trait]
+pub trait BlobWriter: Send {
+    /// Appends.
+    async fn write(&mut self, piece: Bytes) -> Result<()>;
+
+    /// Ends the blob and stores it. Returns its digest and its length in bytes, once it can be read back.
+    async fn finish(self: Box<Self>) -> Result<(Digest, u64)>;
+}
+
+/// Reads a whole blob of at most `len_max` bytes. `None` if it is absent; longer ones are [`Error::Invalid`].
+pub async fn read_all(
+    blobs: &dyn BlobService,
+    digest: &Digest,
+    len_max: usize,
+) -> Result<Option<Bytes>> {
+    use futures::StreamExt as _;
+
+    let Some(mut stream) = blobs.read(digest, 0..len_max as u64 + 1).await? else {
+        return Ok(None);
+    };
+    let mut first = Bytes::new();
+    let mut all = Vec::new();
+    while let Some(piece) = stream.next().await {
+        let piece = piece?;
+        if first.is_empty() {
+            first = piece;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&piece);
+    }
+    let contents = if all.is_empty() { first } else { all.into() };
+    if contents.len() > len_max {
+        return Err(Error::invalid(format!("blob {digest} is longer than {len_max} bytes")));
+    }
+    Ok(Some(contents))
+}

@@ -1,0 +1,1 @@
+//! Addresses into stacks of services.

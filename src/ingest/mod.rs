@@ -1,0 +1,1 @@
+//! Trees into the services.

@@ -1,0 +1,1 @@
+//! The filesystem brought to a kernel.

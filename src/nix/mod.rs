@@ -1,0 +1,3 @@
+//! Nix: store paths, hashes, signatures, path infos and archives. Pure types, no I/O.
+
+pub mod nar;

@@ -1,0 +1,1 @@
+//! Generated protocol code, and the checked conversions to and from the pure types.

@@ -7,8 +7,6 @@
 //! command line. `docs/architecture.md` shows how they depend on each other, and a test holds them to it.
 
 pub mod castore;
-pub mod cli;
-pub mod compose;
 pub mod ingest;
 pub mod mount;
 pub mod nix;

@@ -4,7 +4,7 @@ use std::io;
 
 use tracing::{debug, error, warn};
 
-use crate::{service, vfs};
+use crate::vfs::{self, ServiceError};
 
 /// What the kernel is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub fn errno(what: &'static str, error: &vfs::Error) -> Errno {
     })
 }
 
-fn service_errno(what: &'static str, error: &service::Error) -> i32 {
+fn service_errno(what: &'static str, error: &ServiceError) -> i32 {
     match error {
-        service::Error::Unavailable { source, .. } => {
+        ServiceError::Unavailable { source, .. } => {
             warn!(what, %error, "the store cannot be reached");
             match source.as_io().map(io::Error::kind) {
                 // The local disk: its own words say more than ours.
@@ -53,19 +53,19 @@ fn service_errno(what: &'static str, error: &service::Error) -> i32 {
                 None => libc::EHOSTUNREACH,
             }
         }
-        service::Error::TimedOut { .. } => {
+        ServiceError::TimedOut { .. } => {
             warn!(what, %error, "the store does not answer");
             libc::ETIMEDOUT
         }
-        service::Error::Corrupt { .. } => {
+        ServiceError::Corrupt { .. } => {
             error!(what, %error, "the store gave wrong data");
             libc::EIO
         }
-        service::Error::Invalid(_) => {
+        ServiceError::Invalid(_) => {
             error!(what, %error, "the store refused the request");
             libc::EIO
         }
-        service::Error::Unsupported { .. } => {
+        ServiceError::Unsupported { .. } => {
             debug!(what, %error, "the store cannot do that");
             libc::EOPNOTSUPP
         }

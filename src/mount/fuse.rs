@@ -21,10 +21,8 @@ use super::{
     errno::{Errno, errno},
     wire::{self, Reply, Request, TooShort, fopen, init, op},
 };
-use crate::{
-    castore::NodeRef,
-    service::blob::LocalBlob,
-    vfs::{Answer, Attributes, Error, FileKind, Ino, RootListing, Vfs},
+use crate::vfs::{
+    Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, RootListing, Vfs,
 };
 
 /// The most that one READ, READDIR or READDIRPLUS may ask for, in bytes: 256 pages, the kernel's own default limit.

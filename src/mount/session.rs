@@ -25,7 +25,7 @@ use super::{
     fuse::{Fuse, IO_LEN_MAX, Message, Outcome, error_message},
     wire,
 };
-use crate::service::blob::LocalBlob;
+use crate::vfs::LocalBlob;
 
 /// The longest request that is read, in bytes: room for some 4,000 FORGETs at once.
 const REQUEST_LEN_MAX: usize = 64 << 10;

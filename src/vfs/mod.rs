@@ -30,12 +30,18 @@ pub use inode::{Attributes, FileKind, Ino, Inode};
 pub use roots::{ROOT_NAMES_MAX, RootListing, Roots};
 pub use table::InodeTable;
 
+// What an adapter needs of the rooms below, so that it depends on this one alone.
+pub use crate::{
+    castore::NodeRef,
+    service::{Error as ServiceError, blob::LocalBlob},
+};
+
 use crate::{
-    castore::{Digest, Directory, Node, NodeRef},
+    castore::{Digest, Directory, Node},
     nix::StorePath,
     service::{
         Stores,
-        blob::{BlobService, LocalBlob},
+        blob::BlobService,
         directory::DirectoryService,
     },
 };

@@ -45,9 +45,7 @@ impl ChunkList {
             if chunk.size == 0 {
                 return Err(ChunkListError::EmptyChunk { index });
             }
-            end = end
-                .checked_add(chunk.size)
-                .ok_or(ChunkListError::Overflow { index })?;
+            end = end.checked_add(chunk.size).ok_or(ChunkListError::Overflow { index })?;
             ends.push(end);
         }
         Ok(ChunkList { chunks: chunks.into(), ends: ends.into() })

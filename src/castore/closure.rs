@@ -20,7 +20,9 @@ pub enum ClosureError {
         child: Digest,
     },
     /// A directory states a size that its child does not have by either rule.
-    #[error("directory {parent} gives {child} the size {stated}, but it is {documented} (or {doubled})")]
+    #[error(
+        "directory {parent} gives {child} the size {stated}, but it is {documented} (or {doubled})"
+    )]
     ChildSize {
         /// The directory that is wrong.
         parent: Digest,
@@ -126,10 +128,8 @@ impl LeavesFirst {
     pub fn finish(self) -> Result<Digest, ClosureError> {
         let root = self.last.ok_or(ClosureError::Empty)?;
         // A root that came twice, first as a child of nothing, is still the last and the only one.
-        let stray = self
-            .seen
-            .iter()
-            .find(|(digest, (_, connected))| !connected && **digest != root);
+        let stray =
+            self.seen.iter().find(|(digest, (_, connected))| !connected && **digest != root);
         match stray {
             Some((digest, _)) => Err(ClosureError::Unconnected(*digest)),
             None if self.unconnected == 1 => Ok(root),

@@ -78,10 +78,7 @@ impl TryFrom<&[u8]> for Digest {
     type Error = DigestError;
 
     fn try_from(bytes: &[u8]) -> Result<Self, DigestError> {
-        bytes
-            .try_into()
-            .map(Digest)
-            .map_err(|_| DigestError::Length(bytes.len()))
+        bytes.try_into().map(Digest).map_err(|_| DigestError::Length(bytes.len()))
     }
 }
 
@@ -117,19 +114,13 @@ mod tests {
         }
         assert_eq!(digest.to_hex().to_uppercase().parse(), Ok(digest));
         assert_eq!(digest.to_string().trim_end_matches('=').parse(), Ok(digest));
-        assert_eq!(
-            Digest::EMPTY.to_b3(),
-            "b3:rxNJufX5oaagQE3qNtzJSZvLJcmtwRK3zJqTyuQfMmI="
-        );
+        assert_eq!(Digest::EMPTY.to_b3(), "b3:rxNJufX5oaagQE3qNtzJSZvLJcmtwRK3zJqTyuQfMmI=");
     }
 
     #[test]
     fn other_texts_are_refused() {
         for text in ["", "b3:", "blake3-AAAA", "sha256-rxNJ", &"0".repeat(63), &"g".repeat(64)] {
-            assert_eq!(
-                text.parse::<Digest>(),
-                Err(DigestError::Text(text.to_owned()))
-            );
+            assert_eq!(text.parse::<Digest>(), Err(DigestError::Text(text.to_owned())));
         }
         assert_eq!(Digest::try_from(&[0u8; 31][..]), Err(DigestError::Length(31)));
         assert_eq!(Digest::try_from(&[0u8; 33][..]), Err(DigestError::Length(33)));

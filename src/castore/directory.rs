@@ -8,9 +8,7 @@ use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::{
-    Digest, Name, NameError, Node, NodeRef, SymlinkTargetError, check_name, check_target,
-};
+use super::{Digest, Name, NameError, Node, NodeRef, SymlinkTargetError, check_name, check_target};
 
 /// The longest canonical message of a directory that is accepted, in bytes: about 200,000 entries with long names.
 pub const DIRECTORY_LEN_MAX: usize = 64 << 20;
@@ -448,9 +446,8 @@ impl DirectoryBuilder {
     /// Sorts, encodes and hashes.
     pub fn build(&mut self) -> Result<Directory, DirectoryError> {
         let mut entries = std::mem::take(&mut self.entries);
-        entries.sort_by(|(a, a_node), (b, b_node)| {
-            (list_tag(a_node), a).cmp(&(list_tag(b_node), b))
-        });
+        entries
+            .sort_by(|(a, a_node), (b, b_node)| (list_tag(a_node), a).cmp(&(list_tag(b_node), b)));
         let mut out = BytesMut::with_capacity(entries.len() * 96);
         for (name, node) in &entries {
             encode_entry(&mut out, name, node);
@@ -475,8 +472,12 @@ fn encode_entry(out: &mut BytesMut, name: &Name, node: &Node) {
         Node::Symlink { target } => (target.as_bytes(), 0, false),
     };
     let size_len = if size == 0 { 0 } else { 1 + varint_len(size) };
-    let len = 1 + varint_len(name.len() as u64) + name.len()
-        + 1 + varint_len(value.len() as u64) + value.len()
+    let len = 1
+        + varint_len(name.len() as u64)
+        + name.len()
+        + 1
+        + varint_len(value.len() as u64)
+        + value.len()
         + size_len
         + if executable { 2 } else { 0 };
 

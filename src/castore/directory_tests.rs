@@ -65,10 +65,7 @@ fn entries_come_in_the_order_of_names_and_are_found() {
         assert_eq!(directory.find(entry.name), Some(entry));
     }
     assert_eq!(directory.find(b"c"), None);
-    assert_eq!(
-        directory.find(b"run").map(|e| e.node.to_node()),
-        Some(file(b"#!/bin/sh\n", true))
-    );
+    assert_eq!(directory.find(b"run").map(|e| e.node.to_node()), Some(file(b"#!/bin/sh\n", true)));
     assert_eq!(directory.find(b"alias").map(|e| e.node.to_node()), Some(link("run")));
 }
 
@@ -157,17 +154,38 @@ fn each_illegal_entry_has_its_error() {
 #[test]
 fn other_spellings_are_refused() {
     let digest = [1; 32];
-    assert_eq!(malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_SIZE, 0])), "a default value that is spelled out");
-    assert_eq!(malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_SIZE, 0x81, 0])), "a number with needless bytes");
-    assert_eq!(malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_EXECUTABLE, 2])), "a truth value other than 0 and 1");
-    assert_eq!(malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_EXECUTABLE, 1, TAG_SIZE, 1])), "an unknown field or a wrong length");
-    assert_eq!(malformed(&entry(TAG_DIRECTORY, b"a", &digest, &[TAG_EXECUTABLE, 1])), "an unknown field or a wrong length");
+    assert_eq!(
+        malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_SIZE, 0])),
+        "a default value that is spelled out"
+    );
+    assert_eq!(
+        malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_SIZE, 0x81, 0])),
+        "a number with needless bytes"
+    );
+    assert_eq!(
+        malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_EXECUTABLE, 2])),
+        "a truth value other than 0 and 1"
+    );
+    assert_eq!(
+        malformed(&entry(TAG_FILE, b"a", &digest, &[TAG_EXECUTABLE, 1, TAG_SIZE, 1])),
+        "an unknown field or a wrong length"
+    );
+    assert_eq!(
+        malformed(&entry(TAG_DIRECTORY, b"a", &digest, &[TAG_EXECUTABLE, 1])),
+        "an unknown field or a wrong length"
+    );
     assert_eq!(malformed(&entry(0x22, b"a", &digest, &[])), "an unknown field");
     assert_eq!(malformed(&[TAG_FILE]), "the message ends too early");
     assert_eq!(malformed(&[TAG_FILE, 200, 1]), "a length that leads past the end");
-    assert_eq!(malformed(&[&[TAG_FILE][..], &[0xff; 9], &[2]].concat()), "a number of more than 64 bits");
+    assert_eq!(
+        malformed(&[&[TAG_FILE][..], &[0xff; 9], &[2]].concat()),
+        "a number of more than 64 bits"
+    );
     // An inner length may lead past its message only to be caught at its end.
-    assert_eq!(malformed(&[TAG_FILE, 2, TAG_NAME, 1, b'a', 0]), "an unknown field or a wrong length");
+    assert_eq!(
+        malformed(&[TAG_FILE, 2, TAG_NAME, 1, b'a', 0]),
+        "an unknown field or a wrong length"
+    );
 }
 
 #[test]
@@ -191,9 +209,11 @@ mod properties {
         prop_oneof![
             (any::<[u8; 32]>(), 0..1u64 << 40)
                 .prop_map(|(digest, size)| Node::Directory { digest: digest.into(), size }),
-            (any::<[u8; 32]>(), any::<u64>(), any::<bool>()).prop_map(|(digest, size, executable)| {
-                Node::File { digest: digest.into(), size, executable }
-            }),
+            (any::<[u8; 32]>(), any::<u64>(), any::<bool>()).prop_map(
+                |(digest, size, executable)| {
+                    Node::File { digest: digest.into(), size, executable }
+                }
+            ),
             proptest::collection::vec(1..=255u8, 1..300).prop_map(|target| Node::Symlink {
                 target: SymlinkTarget::try_from(&target[..]).expect("no NUL")
             }),

@@ -18,4 +18,6 @@ pub use directory::{
     DIRECTORY_LEN_MAX, Directory, DirectoryBuilder, DirectoryError, Entries, Entry, SizeRule,
 };
 pub use name::{NAME_LEN_MAX, Name, NameError, check_name};
-pub use node::{Node, NodeRef, SYMLINK_TARGET_LEN_MAX, SymlinkTarget, SymlinkTargetError, check_target};
+pub use node::{
+    Node, NodeRef, SYMLINK_TARGET_LEN_MAX, SymlinkTarget, SymlinkTargetError, check_target,
+};

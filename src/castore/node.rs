@@ -66,11 +66,9 @@ impl Node {
     pub fn as_ref(&self) -> NodeRef<'_> {
         match self {
             Node::Directory { digest, size } => NodeRef::Directory { digest: *digest, size: *size },
-            Node::File { digest, size, executable } => NodeRef::File {
-                digest: *digest,
-                size: *size,
-                executable: *executable,
-            },
+            Node::File { digest, size, executable } => {
+                NodeRef::File { digest: *digest, size: *size, executable: *executable }
+            }
             Node::Symlink { target } => NodeRef::Symlink { target: target.as_bytes() },
         }
     }
@@ -82,9 +80,9 @@ impl NodeRef<'_> {
         match self {
             NodeRef::Directory { digest, size } => Node::Directory { digest, size },
             NodeRef::File { digest, size, executable } => Node::File { digest, size, executable },
-            NodeRef::Symlink { target } => Node::Symlink {
-                target: SymlinkTarget(Bytes::copy_from_slice(target)),
-            },
+            NodeRef::Symlink { target } => {
+                Node::Symlink { target: SymlinkTarget(Bytes::copy_from_slice(target)) }
+            }
         }
     }
 }
@@ -112,9 +110,7 @@ pub fn check_target(target: &[u8]) -> Result<(), SymlinkTargetError> {
     match target.len() {
         0 => Err(SymlinkTargetError::Empty),
         len if len > SYMLINK_TARGET_LEN_MAX => Err(SymlinkTargetError::TooLong(len)),
-        _ if target.contains(&0) => {
-            Err(SymlinkTargetError::Nul(target.escape_ascii().to_string()))
-        }
+        _ if target.contains(&0) => Err(SymlinkTargetError::Nul(target.escape_ascii().to_string())),
         _ => Ok(()),
     }
 }

@@ -91,10 +91,7 @@ impl StdError for Cause {}
 
 impl Error {
     /// The store at `endpoint` does not work because of `cause`.
-    pub fn unavailable(
-        endpoint: &str,
-        cause: impl Into<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
+    pub fn unavailable(endpoint: &str, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Error::Unavailable { endpoint: endpoint.into(), source: Cause::new(cause) }
     }
 

@@ -1,1 +1,5 @@
-//! backend
+//! Backends.
+
+mod grpc;
+
+pub use grpc::GrpcDirectories;

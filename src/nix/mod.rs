@@ -1,3 +1,25 @@
 //! Nix: store paths, hashes, signatures, path infos and archives. Pure types, no I/O.
 
+pub mod base32;
+mod ca;
+mod compute;
+mod hash;
 pub mod nar;
+mod path_info;
+mod signature;
+mod store_path;
+
+pub use base32::Base32Error;
+pub use ca::{Ca, CaError};
+pub use compute::{
+    ComputeError, ContentReferences, compress20, content_addressed_path, source_path,
+};
+pub use hash::{HashAlgorithm, HashError, NixHash};
+pub use path_info::{
+    DERIVATION_SUFFIX, Details, NarHash, NarInfo, PathInfo, PathInfoError, derivation_stem,
+};
+pub use signature::{PublicKey, SecretKey, Signature, SignatureError};
+pub use store_path::{
+    STORE_DIR, STORE_PATH_NAME_LEN_MAX, StorePath, StorePathDigest, StorePathDigestError,
+    StorePathError, StorePathNameError, check_store_path_name,
+};

@@ -7,9 +7,14 @@
 //! ready. What is at hand is answered within that first poll; see [`crate::vfs`].
 
 pub mod blob;
+pub mod counters;
 pub mod directory;
 mod error;
+pub mod grpc;
+pub mod local;
 pub mod pathinfo;
+pub mod sharded_lru;
+pub mod single_flight;
 
 use std::sync::Arc;
 

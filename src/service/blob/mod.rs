@@ -16,7 +16,10 @@ use crate::castore::{ChunkList, Digest};
 /// whole.
 pub const SMALL_BLOB_LEN_MAX: usize = 1 << 20;
 
-/// The contents of a range, in order, in pieces of at most 1 MiB. An error ends the stream.
+/// The longest piece of a blob that a stream yields, in bytes.
+pub const BLOB_PIECE_LEN_MAX: usize = 1 << 20;
+
+/// The contents of a range, in order, in pieces of at most [`BLOB_PIECE_LEN_MAX`]. An error ends the stream.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// A blob that lies on this machine as one plain file, complete and verified, never to be modified.

@@ -3,12 +3,17 @@
 pub mod backend;
 pub mod layer;
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    pin::Pin,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures::Stream;
 
-use super::Result;
+use super::{Error, Result};
 use crate::castore::{Digest, Directory, SizeRule};
 
 /// A closure as it travels. An error ends the stream.
@@ -49,4 +54,37 @@ pub trait DirectoryPutter: Send {
 
     /// Checks that the closure is whole and connected, and stores it. Returns the digest of its root.
     async fn finish(self: Box<Self>) -> Result<Digest>;
+}
+
+/// Walks a closure breadth first over a store where `get` is cheap: for [`DirectoryService::get_closure`]. Holds one
+/// digest for each directory it has seen, and reads each only when the stream is asked for it.
+fn walk_closure(
+    endpoint: &str,
+    root: &Digest,
+    get: impl Fn(&Digest) -> Result<Option<Arc<Directory>>> + Send + 'static,
+) -> Result<Option<DirectoryStream>> {
+    let Some(directory) = get(root)? else { return Ok(None) };
+    let endpoint: Arc<str> = endpoint.into();
+    let mut seen = HashSet::from([*root]);
+    let mut first = Some(directory);
+    let mut todo = VecDeque::new();
+    let directories = std::iter::from_fn(move || {
+        let directory = match first.take() {
+            Some(directory) => directory,
+            None => {
+                let digest = todo.pop_front()?;
+                let missing = || Error::corrupt(&endpoint, format!("directory {digest} is missing"));
+                match get(&digest).and_then(|found| found.ok_or_else(missing)) {
+                    Ok(directory) => directory,
+                    Err(error) => {
+                        todo.clear();
+                        return Some(Err(error));
+                    }
+                }
+            }
+        };
+        todo.extend(directory.directories().map(|(child, _)| child).filter(|c| seen.insert(*c)));
+        Some(Ok(directory))
+    });
+    Ok(Some(Box::pin(futures::stream::iter(directories))))
 }

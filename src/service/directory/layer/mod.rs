@@ -1,1 +1,12 @@
-//! layer
+//! Layers: each wraps a directory service and adds one thing.
+
+mod cache;
+mod lru;
+mod metrics;
+mod verify;
+
+pub use cache::{CachedDirectories, leaves_first};
+pub use lru::LruDirectories;
+pub use metrics::{DirectoryCounters, MeasuredDirectories};
+pub use verify::VerifiedDirectories;
+pub(crate) use verify::{check_closure, check_digest};

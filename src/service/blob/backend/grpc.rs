@@ -1,0 +1,172 @@
+//! Blobs of a peer.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+
+use crate::{
+    castore::{Chunk, ChunkList, Digest},
+    proto::castore as wire,
+    service::{
+        Error, Result,
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob},
+        grpc::{
+            BLOB_PIECE_LEN_MAX, GrpcChannel, Opened, Upload,
+            method::{BLOB_PUT, BLOB_READ, BLOB_STAT},
+        },
+    },
+};
+
+/// Reads and writes the blobs of the peer at the other end of a channel.
+///
+/// The protocol knows no ranges: a range is read by reading from the start and dropping what comes before it, and
+/// the stream is given up at its end. What is read is not verified here; put the `verify` layer around it.
+#[derive(Debug, Clone)]
+pub struct GrpcBlobs {
+    channel: GrpcChannel,
+}
+
+impl GrpcBlobs {
+    /// The blobs of the peer.
+    pub fn new(channel: GrpcChannel) -> Self {
+        GrpcBlobs { channel }
+    }
+
+    async fn stat(
+        &self,
+        digest: &Digest,
+        send_chunks: bool,
+    ) -> Result<Option<wire::StatBlobResponse>> {
+        let digest = Bytes::copy_from_slice(digest.as_bytes());
+        let request = wire::StatBlobRequest { digest, send_chunks, send_bao: false };
+        self.channel.unary(&BLOB_STAT, request).await
+    }
+
+    fn digest_of(&self, answer: &wire::PutBlobResponse) -> Result<Digest> {
+        Digest::try_from(&answer.digest[..])
+            .map_err(|error| Error::corrupt(self.channel.endpoint(), error))
+    }
+}
+
+/// A list of a single chunk is the blob itself, so there is nothing finer.
+fn chunk_list(
+    answer: wire::StatBlobResponse,
+) -> Result<ChunkList, Box<dyn std::error::Error + Send + Sync>> {
+    if answer.chunks.len() <= 1 {
+        return Ok(ChunkList::default());
+    }
+    let chunk = |meta: wire::stat_blob_response::ChunkMeta| {
+        Ok::<_, crate::castore::DigestError>(Chunk {
+            digest: Digest::try_from(&meta.digest[..])?,
+            size: meta.size,
+        })
+    };
+    let chunks = answer.chunks.into_iter().map(chunk).collect::<Result<_, _>>()?;
+    Ok(ChunkList::new(chunks)?)
+}
+
+/// Cuts `piece` into pieces that fit a message.
+fn cut(mut piece: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        (!piece.is_empty()).then(|| piece.split_to(piece.len().min(BLOB_PIECE_LEN_MAX)))
+    })
+}
+
+#[async_trait]
+impl BlobService for GrpcBlobs {
+    async fn has(&self, digest: &Digest) -> Result<bool> {
+        Ok(*digest == Digest::EMPTY || self.stat(digest, false).await?.is_some())
+    }
+
+    async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
+        if range.is_empty() || *digest == Digest::EMPTY {
+            let nothing: BlobStream = Box::pin(stream::empty());
+            return Ok(self.has(digest).await?.then_some(nothing));
+        }
+        let request = wire::ReadBlobRequest { digest: Bytes::copy_from_slice(digest.as_bytes()) };
+        let messages = match self.channel.download(&BLOB_READ, request).await? {
+            Opened::NotFound => return Ok(None),
+            Opened::Empty => stream::empty().boxed(),
+            Opened::Messages(messages) => messages,
+        };
+        let state = Some((messages, range));
+        let parts = stream::unfold(state, |state| async move {
+            let (mut messages, mut left): (_, Range<u64>) = state?;
+            while left.end > 0 {
+                let mut piece = match messages.next().await? {
+                    Ok(wire::BlobChunk { data }) => data,
+                    Err(error) => return Some((Err(error), None)),
+                };
+                let len = piece.len() as u64;
+                // Both fit the length of the piece.
+                piece.truncate(left.end.min(len) as usize);
+                let piece = piece.split_off(left.start.min(piece.len() as u64) as usize);
+                left = left.start.saturating_sub(len)..left.end - left.end.min(len);
+                if !piece.is_empty() {
+                    return Some((Ok(piece), Some((messages, left))));
+                }
+            }
+            None
+        });
+        // A peer chooses the length of its messages; ours are bounded.
+        Ok(Some(Box::pin(parts.flat_map(|piece| match piece {
+            Ok(piece) => stream::iter(cut(piece).map(Ok)).boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }))))
+    }
+
+    async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
+        if *digest == Digest::EMPTY {
+            return Ok(Some(ChunkList::default()));
+        }
+        let Some(answer) = self.stat(digest, true).await? else { return Ok(None) };
+        let corrupt = |error| {
+            let what = format!("the chunks of blob {digest}: {error}");
+            Error::corrupt(self.channel.endpoint(), what)
+        };
+        chunk_list(answer).map(Some).map_err(corrupt)
+    }
+
+    fn open_local(&self, _digest: &Digest) -> Result<Option<LocalBlob>> {
+        Ok(None)
+    }
+
+    async fn put(&self, contents: Bytes) -> Result<Digest> {
+        let messages = cut(contents).map(|data| wire::BlobChunk { data }).collect();
+        self.digest_of(&self.channel.upload_all(&BLOB_PUT, messages).await?)
+    }
+
+    async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
+        let upload = self.channel.upload(&BLOB_PUT).await?;
+        Ok(Box::new(GrpcBlobWriter { blobs: self.clone(), upload, len: 0 }))
+    }
+
+    /// The peer does so itself before it stores a path info.
+    async fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct GrpcBlobWriter {
+    blobs: GrpcBlobs,
+    upload: Upload<wire::BlobChunk, wire::PutBlobResponse>,
+    len: u64,
+}
+
+#[async_trait]
+impl BlobWriter for GrpcBlobWriter {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.len += piece.len() as u64;
+        for data in cut(piece) {
+            self.upload.send(wire::BlobChunk { data }).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
+        let answer = self.upload.finish().await?;
+        Ok((self.blobs.digest_of(&answer)?, self.len))
+    }
+}

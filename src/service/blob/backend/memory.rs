@@ -1,0 +1,95 @@
+//! Blobs in the memory of this process.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use parking_lot::RwLock;
+
+use crate::{
+    castore::{ChunkList, Digest},
+    service::{
+        Result,
+        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob},
+    },
+};
+
+/// Keeps blobs in memory, without bound, until it is dropped. For tests and trials.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryBlobs {
+    blobs: Arc<RwLock<HashMap<Digest, Bytes>>>,
+}
+
+impl MemoryBlobs {
+    /// Without blobs, but the empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn get(&self, digest: &Digest) -> Option<Bytes> {
+        match *digest == Digest::EMPTY {
+            true => Some(Bytes::new()),
+            false => self.blobs.read().get(digest).cloned(),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobService for MemoryBlobs {
+    async fn has(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.get(digest).is_some())
+    }
+
+    async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
+        let Some(contents) = self.get(digest) else { return Ok(None) };
+        // A range past the end is an empty one, so the casts cannot lose anything that matters.
+        let end = range.end.min(contents.len() as u64) as usize;
+        let mut rest = contents.slice((range.start.min(end as u64) as usize)..end);
+        let pieces = std::iter::from_fn(move || {
+            let piece = rest.split_to(rest.len().min(BLOB_PIECE_LEN_MAX));
+            (!piece.is_empty()).then_some(Ok(piece))
+        });
+        Ok(Some(Box::pin(futures::stream::iter(pieces))))
+    }
+
+    async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
+        Ok(self.get(digest).map(|_| ChunkList::default()))
+    }
+
+    fn open_local(&self, _: &Digest) -> Result<Option<LocalBlob>> {
+        Ok(None)
+    }
+
+    async fn put(&self, contents: Bytes) -> Result<Digest> {
+        let digest = Digest::of(&contents);
+        self.blobs.write().insert(digest, contents);
+        Ok(digest)
+    }
+
+    async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
+        Ok(Box::new(MemoryWriter { blobs: self.clone(), contents: BytesMut::new() }))
+    }
+
+    async fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct MemoryWriter {
+    blobs: MemoryBlobs,
+    contents: BytesMut,
+}
+
+#[async_trait]
+impl BlobWriter for MemoryWriter {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.contents.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
+        let contents = self.contents.freeze();
+        let len = contents.len() as u64;
+        Ok((self.blobs.put(contents).await?, len))
+    }
+}

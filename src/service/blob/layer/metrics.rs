@@ -1,0 +1,117 @@
+//! Counts what goes through.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+
+use crate::{
+    castore::{ChunkList, Digest},
+    service::{
+        Result,
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob},
+        counters::Operation,
+    },
+};
+
+/// Counts of each operation of a blob service.
+#[derive(Debug, Default)]
+pub struct BlobCounters {
+    has: Operation,
+    read: Operation,
+    chunks: Operation,
+    open_local: Operation,
+    put: Operation,
+    write: Operation,
+    sync: Operation,
+}
+
+impl BlobCounters {
+    /// Each operation, with its name.
+    pub fn operations(&self) -> [(&'static str, &Operation); 7] {
+        [
+            ("has", &self.has),
+            ("read", &self.read),
+            ("chunks", &self.chunks),
+            ("open_local", &self.open_local),
+            ("put", &self.put),
+            ("write", &self.write),
+            ("sync", &self.sync),
+        ]
+    }
+}
+
+/// Counts calls, answers that something is absent, errors and bytes.
+///
+/// You want it around every backend. It never changes, delays or copies anything.
+#[derive(Debug)]
+pub struct MeasuredBlobs {
+    inner: Arc<dyn BlobService>,
+    counters: Arc<BlobCounters>,
+}
+
+impl MeasuredBlobs {
+    /// Counts what `inner` does in `counters`.
+    pub fn new(inner: Arc<dyn BlobService>, counters: Arc<BlobCounters>) -> Self {
+        MeasuredBlobs { inner, counters }
+    }
+}
+
+#[async_trait]
+impl BlobService for MeasuredBlobs {
+    async fn has(&self, digest: &Digest) -> Result<bool> {
+        let found = self.inner.has(digest).await.map(|there| there.then_some(()));
+        self.counters.has.found(found).map(|there| there.is_some())
+    }
+
+    async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
+        let found = self.inner.read(digest, range).await;
+        let Some(pieces) = self.counters.read.found(found)? else { return Ok(None) };
+        let counters = self.counters.clone();
+        Ok(Some(Box::pin(pieces.map(move |piece| {
+            let piece = counters.read.continued(piece)?;
+            counters.read.moved(piece.len());
+            Ok(piece)
+        }))))
+    }
+
+    async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
+        self.counters.chunks.found(self.inner.chunks(digest).await)
+    }
+
+    fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
+        self.counters.open_local.found(self.inner.open_local(digest))
+    }
+
+    async fn put(&self, contents: Bytes) -> Result<Digest> {
+        self.counters.put.moved(contents.len());
+        self.counters.put.ended(self.inner.put(contents).await)
+    }
+
+    async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
+        let inner = self.counters.write.ended(self.inner.writer().await)?;
+        Ok(Box::new(MeasuredWriter { inner, counters: self.counters.clone() }))
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.counters.sync.ended(self.inner.sync().await)
+    }
+}
+
+struct MeasuredWriter {
+    inner: Box<dyn BlobWriter>,
+    counters: Arc<BlobCounters>,
+}
+
+#[async_trait]
+impl BlobWriter for MeasuredWriter {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.counters.write.moved(piece.len());
+        self.counters.write.continued(self.inner.write(piece).await)
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
+        self.counters.write.continued(self.inner.finish().await)
+    }
+}

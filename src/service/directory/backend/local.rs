@@ -1,0 +1,133 @@
+//! Directories in the database of a store directory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::OptionalExtension as _;
+
+use crate::{
+    castore::{Digest, Directory, LeavesFirst},
+    service::{
+        Error, Result,
+        directory::{DirectoryPutter, DirectoryService, DirectoryStream, walk_closure},
+        local::{Durability, LocalStore, offload},
+    },
+};
+
+/// How many directories are committed at once.
+const BATCH_DIRECTORIES_MAX: usize = 1024;
+
+/// How many bytes of directories are committed at once; the last one may go beyond.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// The directories of a store directory.
+#[derive(Debug, Clone)]
+pub struct LocalDirectories {
+    store: Arc<LocalStore>,
+}
+
+impl LocalDirectories {
+    /// The directories of `store`.
+    pub fn new(store: Arc<LocalStore>) -> Self {
+        LocalDirectories { store }
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        let data: Option<Vec<u8>> = self.store.database().read(|connection| {
+            let mut query =
+                connection.prepare_cached("SELECT data FROM directories WHERE digest = ?")?;
+            query.query_row([digest.as_bytes()], |row| row.get(0)).optional()
+        })?;
+        let Some(data) = data else { return Ok(None) };
+        let corrupt = |what: String| {
+            Error::corrupt(self.store.endpoint(), format!("directory {digest}: {what}"))
+        };
+        let directory =
+            Directory::decode(Bytes::from(data)).map_err(|error| corrupt(error.to_string()))?;
+        if directory.digest() != *digest {
+            return Err(corrupt(format!("its digest is {}", directory.digest())));
+        }
+        Ok(Some(Arc::new(directory)))
+    }
+
+    async fn write(&self, batch: Vec<Arc<Directory>>) -> Result<()> {
+        let store = self.store.clone();
+        offload(self.store.endpoint(), move || {
+            store.database().write(Durability::Ordered, |transaction| {
+                let mut insert = transaction.prepare_cached(
+                    "INSERT INTO directories (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                )?;
+                for directory in &batch {
+                    insert.execute((directory.digest().as_bytes(), &directory.encoded()[..]))?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl DirectoryService for LocalDirectories {
+    async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        self.find(digest)
+    }
+
+    async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
+        let this = self.clone();
+        walk_closure(&self.store.endpoint().clone(), root, move |digest| this.find(digest))
+    }
+
+    async fn put(&self, directory: Arc<Directory>) -> Result<()> {
+        self.write(vec![directory]).await
+    }
+
+    async fn put_closure(&self) -> Result<Box<dyn DirectoryPutter>> {
+        Ok(Box::new(LocalPutter {
+            directories: self.clone(),
+            order: LeavesFirst::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }))
+    }
+
+    async fn sync(&self) -> Result<()> {
+        if self.store.database().is_flushed() {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        offload(self.store.endpoint(), move || store.database().flush()).await
+    }
+}
+
+/// Commits in batches as they come. Leaves come first, so whatever is visible has all that it names.
+struct LocalPutter {
+    directories: LocalDirectories,
+    order: LeavesFirst,
+    batch: Vec<Arc<Directory>>,
+    batch_bytes: usize,
+}
+
+#[async_trait]
+impl DirectoryPutter for LocalPutter {
+    async fn put(&mut self, directory: Arc<Directory>) -> Result<()> {
+        if !self.order.add(&directory).map_err(Error::invalid)? {
+            return Ok(());
+        }
+        // The last one stays back, since it may be the root of a closure that is not whole.
+        if self.batch.len() >= BATCH_DIRECTORIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+            self.batch_bytes = 0;
+            self.directories.write(std::mem::take(&mut self.batch)).await?;
+        }
+        self.batch_bytes += directory.encoded().len();
+        self.batch.push(directory);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Digest> {
+        let root = self.order.finish().map_err(Error::invalid)?;
+        self.directories.write(self.batch).await?;
+        Ok(root)
+    }
+}

@@ -1,0 +1,82 @@
+//! Our errors and the status codes of gRPC, in both directions.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use tonic::{Code, Status};
+
+use super::method::Method;
+use crate::service::{Cause, Error};
+
+/// What a peer said instead of an answer.
+#[derive(Debug)]
+struct Refusal {
+    method: &'static str,
+    status: Status,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (code, message) = (self.status.code(), self.status.message());
+        write!(f, "{} answered {code:?}: {message}", self.method)
+    }
+}
+
+impl StdError for Refusal {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.status.source()
+    }
+}
+
+/// What a status that a peer answered means here. That something is not found must have been told apart before,
+/// where it is an answer.
+pub(super) fn from_status(endpoint: &Arc<str>, method: &Method, status: Status) -> Error {
+    let endpoint = endpoint.clone();
+    let code = status.code();
+    let source = Cause::new(Refusal { method: method.name, status });
+    match code {
+        Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::Unauthenticated => Error::Invalid(source),
+        Code::DeadlineExceeded => Error::TimedOut { endpoint, what: method.name.into() },
+        Code::DataLoss => Error::Corrupt { endpoint, source },
+        Code::Unimplemented => Error::Unsupported { endpoint, what: method.cannot },
+        Code::Ok
+        | Code::NotFound
+        | Code::Unavailable
+        | Code::Unknown
+        | Code::Internal
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::ResourceExhausted => Error::Unavailable { endpoint, source },
+    }
+}
+
+/// What we answer if a call ends in `error`. The details of what is wrong on our side, with its local paths and the
+/// names of our peers, go to our log and nowhere else.
+pub fn to_status(error: &Error) -> Status {
+    match error {
+        Error::Invalid(cause) => {
+            tracing::debug!(%error, "refused a request");
+            Status::invalid_argument(cause.to_string())
+        }
+        Error::Unavailable { .. } => {
+            tracing::error!(%error, "cannot answer a request");
+            Status::unavailable("the store does not work at the moment")
+        }
+        Error::TimedOut { .. } => {
+            tracing::warn!(%error, "cannot answer a request");
+            Status::deadline_exceeded("the store did not answer in time")
+        }
+        Error::Corrupt { .. } => {
+            tracing::error!(%error, "cannot answer a request");
+            Status::data_loss("what is stored is not what its digest says")
+        }
+        Error::Unsupported { .. } => {
+            tracing::debug!(%error, "cannot answer a request");
+            Status::unimplemented("this store does not do that")
+        }
+    }
+}

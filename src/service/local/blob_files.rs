@@ -1,0 +1,243 @@
+//! Blobs as plain files.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, Write as _},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::{
+    fs::{Access, AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{
+    session::{self, Session, blob_path, publish},
+    writeback,
+};
+use crate::{
+    castore::Digest,
+    service::{Error, Result},
+};
+
+/// How many staged blobs make [`BlobFiles::is_sync_due`]: what is remembered of them takes some 5 MB.
+const STAGED_BLOBS_MAX: usize = 100_000;
+
+const PUT_LOCKS: usize = 64;
+
+const READ_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
+const CREATE_FLAGS: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
+
+/// The blobs of one store directory, as one process sees them: those in `blobs/` and those it has staged itself.
+///
+/// The empty blob needs no file; the service above answers for it.
+#[derive(Debug)]
+pub struct BlobFiles {
+    endpoint: Arc<str>,
+    blobs: OwnedFd,
+    session: Session,
+    /// What is complete in the session's folder. A digest leaves only after its file is in `blobs/`: whoever looks
+    /// here first and there second finds every blob.
+    staged: RwLock<HashSet<Digest>>,
+    /// By digest: two puts of one blob must not write the same file at once.
+    put_locks: [Mutex<()>; PUT_LOCKS],
+    /// One sync at a time; those who wait meanwhile share the next. Holds why one failed: the kernel reports a write
+    /// error once and then takes the lost pages for clean, so no later success can be trusted.
+    syncing: Mutex<Option<Error>>,
+    temporaries: AtomicU64,
+}
+
+impl BlobFiles {
+    /// Opens the folders, finishes dead sessions, and starts one. The caller holds the lock on `staging/`.
+    pub(super) fn open(dir: &Path, endpoint: Arc<str>) -> io::Result<Self> {
+        let blobs = OwnedFd::from(File::open(dir.join("blobs"))?);
+        let staging = OwnedFd::from(File::open(dir.join("staging"))?);
+        session::tidy(&staging, &blobs)?;
+        Ok(BlobFiles {
+            endpoint,
+            blobs,
+            session: Session::start(staging)?,
+            staged: RwLock::default(),
+            put_locks: [const { Mutex::new(()) }; PUT_LOCKS],
+            syncing: Mutex::new(None),
+            temporaries: AtomicU64::new(0),
+        })
+    }
+
+    fn failed(&self, error: impl Into<io::Error>) -> Error {
+        Error::unavailable(&self.endpoint, error.into())
+    }
+
+    /// Whether the blob is there.
+    pub fn has(&self, digest: &Digest) -> Result<bool> {
+        if self.staged.read().contains(digest) {
+            return Ok(true);
+        }
+        let path = blob_path(digest);
+        match rustix::fs::accessat(&self.blobs, &path, Access::EXISTS, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed(errno)),
+        }
+    }
+
+    /// The blob's file, open for reading.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
+        let staged = self.staged.read().contains(digest);
+        if staged {
+            let name = digest.to_hex();
+            match rustix::fs::openat(&self.session.folder, &name, READ_FLAGS, Mode::empty()) {
+                Ok(file) => return Ok(Some(file.into())),
+                // It has moved into `blobs/` since.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.failed(errno)),
+            }
+        }
+        match rustix::fs::openat(&self.blobs, blob_path(digest), READ_FLAGS, Mode::empty()) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed(errno)),
+        }
+    }
+
+    /// Stages a blob that is at hand. The caller has computed `digest` from `contents`.
+    pub fn put(&self, digest: &Digest, contents: &[u8]) -> Result<()> {
+        let _guard = self.put_lock(digest).lock();
+        if self.has(digest)? {
+            return Ok(());
+        }
+        let name = digest.to_hex();
+        let mut file = self.create(&name)?;
+        if let Err(error) = file.write_all(contents) {
+            self.remove(&name);
+            return Err(self.failed(error));
+        }
+        self.staged.write().insert(*digest);
+        Ok(())
+    }
+
+    /// A file for a blob whose digest is not known yet.
+    pub fn create_temporary(&self) -> Result<Temporary> {
+        let name = format!("tmp-{}", self.temporaries.fetch_add(1, Ordering::Relaxed));
+        let file = Arc::new(self.create(&name)?);
+        Ok(Temporary { name, file })
+    }
+
+    /// Stages the blob that was written to `temporary`. The caller has computed `digest` from what it wrote.
+    pub fn keep(&self, temporary: &Temporary, digest: &Digest) -> Result<()> {
+        let _guard = self.put_lock(digest).lock();
+        if self.has(digest)? {
+            self.remove(&temporary.name);
+            return Ok(());
+        }
+        let folder = &self.session.folder;
+        rustix::fs::renameat(folder, &temporary.name, folder, digest.to_hex())
+            .map_err(|errno| self.failed(errno))?;
+        self.staged.write().insert(*digest);
+        Ok(())
+    }
+
+    /// Removes what was written to `temporary`.
+    pub fn discard(&self, temporary: &Temporary) {
+        self.remove(&temporary.name);
+    }
+
+    /// Whether so much is staged that the next who puts a blob should sync.
+    pub fn is_sync_due(&self) -> bool {
+        self.staged.read().len() >= STAGED_BLOBS_MAX
+    }
+
+    /// Whether everything that was put is on disk already.
+    pub fn is_synced(&self) -> bool {
+        self.staged.read().is_empty()
+    }
+
+    /// Brings what was staged to disk, and then to where all see it. Blocks.
+    pub fn sync(&self) -> Result<()> {
+        let mut failure = self.syncing.lock();
+        if let Some(error) = &*failure {
+            return Err(error.clone());
+        }
+        let staged: Vec<Digest> = self.staged.read().iter().copied().collect();
+        if staged.is_empty() {
+            return Ok(());
+        }
+        if let Err(errno) = rustix::fs::syncfs(&self.blobs) {
+            return Err(failure.insert(self.failed(errno)).clone());
+        }
+        let mut result = Ok(());
+        let mut published = staged.len();
+        for (index, digest) in staged.iter().enumerate() {
+            if let Err(error) = publish(&self.session.folder, &self.blobs, digest) {
+                result = Err(self.failed(error));
+                published = index;
+                break;
+            }
+        }
+        let mut left = self.staged.write();
+        for digest in &staged[..published] {
+            left.remove(digest);
+        }
+        if left.is_empty() {
+            left.shrink_to_fit();
+        }
+        result
+    }
+
+    fn put_lock(&self, digest: &Digest) -> &Mutex<()> {
+        &self.put_locks[usize::from(digest.as_bytes()[0]) % PUT_LOCKS]
+    }
+
+    /// The process's umask may take permissions away.
+    fn create(&self, name: &str) -> Result<File> {
+        rustix::fs::openat(&self.session.folder, name, CREATE_FLAGS, Mode::from(0o444))
+            .map(File::from)
+            .map_err(|errno| self.failed(errno))
+    }
+
+    fn remove(&self, name: &str) {
+        if let Err(errno) = rustix::fs::unlinkat(&self.session.folder, name, AtFlags::empty()) {
+            tracing::warn!(name, %errno, "cannot remove a staged file; the next opening will");
+        }
+    }
+}
+
+impl Drop for BlobFiles {
+    /// What cannot be finished here is finished by whoever opens the store next.
+    fn drop(&mut self) {
+        let synced = self.sync();
+        if let Err(error) = synced {
+            tracing::warn!(%error, "some blobs are not on disk yet");
+        } else if let Err(error) = self.session.remove() {
+            tracing::warn!(%error, store = %self.endpoint, "cannot remove the session's folder");
+        }
+    }
+}
+
+/// A file that is being written in the session's folder. Whoever holds it must keep or discard it.
+#[derive(Debug)]
+pub struct Temporary {
+    name: String,
+    file: Arc<File>,
+}
+
+impl Temporary {
+    /// The file, open for writing.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Tells the kernel that what was written in `range` may go to the disk now: a later sync then has less to wait
+    /// for.
+    pub fn start_writeback(&self, range: std::ops::Range<u64>) {
+        writeback::start(&self.file, range);
+    }
+}

@@ -1,0 +1,168 @@
+//! The database of directories and path infos: its connections, and how long one waits for them.
+
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::service::{Error, Result};
+
+/// How long one waits for another process that writes.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How many idle connections for reading are kept.
+const IDLE_READERS_MAX: usize = 8;
+
+/// The log is copied into the database once it has this many pages of 4 KiB.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS directories (digest BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS path_infos (digest BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL) STRICT;
+";
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is ordered after what was committed before, but may be lost by a power cut together with what follows.
+    Ordered,
+    /// It is on disk, with all that was committed before.
+    Flushed,
+}
+
+/// One SQLite database in WAL mode, shared with other processes.
+#[derive(Debug)]
+pub struct Database {
+    endpoint: Arc<str>,
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    /// Idle connections; one that reads takes one out and puts it back.
+    readers: Mutex<Vec<Connection>>,
+    /// How many ordered commits there were.
+    committed: AtomicU64,
+    /// How many of those are known to be on disk.
+    flushed: Mutex<u64>,
+}
+
+impl Database {
+    /// Opens the database, which is made if it is not there.
+    pub(super) fn open(path: PathBuf, endpoint: Arc<str>) -> rusqlite::Result<Self> {
+        let writer = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        writer.pragma_update(None, "journal_mode", "WAL")?;
+        writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // A database is asked about its tables with a read lock only; creating them would wait for writers.
+        if !writer.table_exists(None, "directories")? || !writer.table_exists(None, "path_infos")? {
+            writer.pragma_update(None, "synchronous", "FULL")?;
+            writer.execute_batch(SCHEMA)?;
+        }
+        Ok(Database {
+            endpoint,
+            path,
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+            committed: AtomicU64::new(0),
+            flushed: Mutex::new(0),
+        })
+    }
+
+    /// Reads. The other readers and writers go on.
+    pub fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let idle = self.readers.lock().pop();
+        let attempt = || {
+            let connection = match idle {
+                Some(connection) => connection,
+                None => {
+                    let connection = connect(&self.path, OpenFlags::empty())?;
+                    connection.pragma_update(None, "query_only", true)?;
+                    connection
+                }
+            };
+            let found = query(&connection)?;
+            Ok((connection, found))
+        };
+        let (connection, found) = attempt().map_err(|error| self.failed(error))?;
+        let mut readers = self.readers.lock();
+        if readers.len() < IDLE_READERS_MAX {
+            readers.push(connection);
+        }
+        Ok(found)
+    }
+
+    /// Writes in one transaction. Blocks while others write, and for the disk if asked to.
+    pub fn write<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let attempt = || {
+            let mut writer = self.writer.lock();
+            let synchronous = match durability {
+                Durability::Ordered => "NORMAL",
+                Durability::Flushed => "FULL",
+            };
+            writer.pragma_update(None, "synchronous", synchronous)?;
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = change(&transaction)?;
+            transaction.commit()?;
+            self.committed.fetch_add(1, Ordering::SeqCst);
+            Ok(done)
+        };
+        attempt().map_err(|error| self.failed(error))
+    }
+
+    /// Whether [`Database::flush`] has nothing to do.
+    pub fn is_flushed(&self) -> bool {
+        // Taken for "no" while a flush is under way.
+        let committed = self.committed.load(Ordering::SeqCst);
+        self.flushed.try_lock().is_some_and(|flushed| *flushed == committed)
+    }
+
+    /// Brings everything committed to disk. Blocks.
+    pub fn flush(&self) -> Result<()> {
+        let mut flushed = self.flushed.lock();
+        let committed = self.committed.load(Ordering::SeqCst);
+        if *flushed == committed {
+            return Ok(());
+        }
+        // What is no longer in the log was flushed when it was copied into the database. Only the log is opened
+        // here: to close another descriptor of the database would drop SQLite's locks on it.
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        match File::open(log).and_then(|log| log.sync_data()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::unavailable(&self.endpoint, error));
+            }
+            _ => *flushed = committed,
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> Error {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Error::corrupt(&self.endpoint, error)
+            }
+            Some(ErrorCode::DiskFull) => {
+                let full = io::Error::from(rustix::io::Errno::NOSPC);
+                Error::unavailable(&self.endpoint, full)
+            }
+            _ => Error::unavailable(&self.endpoint, error),
+        }
+    }
+}
+
+fn connect(path: &std::path::Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT_MAX)?;
+    Ok(connection)
+}

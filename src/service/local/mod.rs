@@ -1,0 +1,197 @@
+//! One store directory on this machine, shared by any number of processes.
+//!
+//! ```text
+//! <dir>/version                  the format's number
+//! <dir>/meta.sqlite              directories and path infos, in WAL mode
+//! <dir>/blobs/<2 hex>/<64 hex>   complete blobs: plain files, never modified
+//! <dir>/staging/<session>/       blobs on their way; one folder a process, held by a lock on its `lock` file
+//! ```
+//!
+//! **What lies in `blobs/` was on disk before it got there.** A blob is first written into the session's staging
+//! folder, where only its own process sees it. [`BlobFiles::sync`] makes one `syncfs` for all of them and then
+//! renames each into `blobs/`. So no blob costs an fsync of its own, and none of those that others see can be short
+//! after a power cut. The renames themselves may be lost by one; then the files are still in `staging/`, and whoever
+//! opens the store next finds them there, checks their digests and finishes the work. That is also how what a killed
+//! process left behind is cleaned up.
+//!
+//! **Directories and path infos are ordered by the database's log.** Directories are committed without waiting for
+//! the disk. A path info is committed with a flush of the log, in which everything it refers to stands before it.
+//!
+//! Lock order, where one thread holds two: the lock on `staging/` (only while opening), then the lock of a session;
+//! inside a process `BlobFiles::syncing` or one of the `put_locks`, then `BlobFiles::staged`.
+
+mod blob_files;
+mod database;
+mod offload;
+mod session;
+mod writeback;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+pub use blob_files::{BlobFiles, Temporary};
+pub use database::{Database, Durability};
+pub(crate) use offload::offload;
+
+use super::Error;
+
+/// The format that is written and understood.
+const FORMAT: u32 = 1;
+
+/// A store directory, open. Dropped, it brings what was put to disk and leaves no session behind.
+#[derive(Debug)]
+pub struct LocalStore {
+    endpoint: Arc<str>,
+    blobs: BlobFiles,
+    database: Database,
+}
+
+/// Why a store directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A newer lazystore wrote it.
+    #[error("{dir} has store format {found}, but this version knows only {FORMAT}: use a newer lazystore")]
+    NewerFormat {
+        /// The store directory.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// The version file holds no format number.
+    #[error("{path} says {text:?}, which is no store format")]
+    NoFormat {
+        /// The version file.
+        path: PathBuf,
+        /// The beginning of what it holds.
+        text: String,
+    },
+    /// Every user of a store directory must be able to write to it, if only to hold a session.
+    #[error("the store directory {dir} is not writable: {source}")]
+    NotWritable {
+        /// The store directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file operation failed.
+    #[error("cannot open the store directory {dir}: {source}")]
+    Io {
+        /// The store directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The database does not open.
+    #[error("cannot open the database {path}: {source}")]
+    Database {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+impl LocalStore {
+    /// Opens the store in `dir`, which is made if it is not there. Finishes what dead processes left behind; while
+    /// one process does that, others that open the same store wait for it.
+    pub fn open(dir: &Path) -> Result<Arc<LocalStore>, Error> {
+        let endpoint: Arc<str> = format!("local://{}", dir.display()).into();
+        match Self::try_open(dir, endpoint.clone()) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(Error::unavailable(&endpoint, error)),
+        }
+    }
+
+    fn try_open(dir: &Path, endpoint: Arc<str>) -> Result<Self, OpenError> {
+        let io_error = |source: io::Error| {
+            let dir = dir.to_owned();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    OpenError::NotWritable { dir, source }
+                }
+                _ => OpenError::Io { dir, source },
+            }
+        };
+        fs::create_dir_all(dir).map_err(io_error)?;
+        let is_new = read_version(dir, io_error)?.is_none();
+        fs::create_dir_all(dir.join("staging")).map_err(io_error)?;
+        // Held until the end of this function: sessions appear and are tidied by one process at a time.
+        let opening = fs::File::open(dir.join("staging")).map_err(io_error)?;
+        rustix::io::retry_on_intr(|| flock(&opening, FlockOperation::LockExclusive))
+            .map_err(|errno| io_error(errno.into()))?;
+        if is_new {
+            create(dir).map_err(io_error)?;
+        }
+        let (database, path) = (dir.join("meta.sqlite"), dir.join("meta.sqlite"));
+        let database = Database::open(database, endpoint.clone())
+            .map_err(|source| OpenError::Database { path, source })?;
+        let blobs = BlobFiles::open(dir, endpoint.clone()).map_err(io_error)?;
+        Ok(LocalStore { endpoint, blobs, database })
+    }
+
+    /// How the store is called in errors.
+    pub fn endpoint(&self) -> &Arc<str> {
+        &self.endpoint
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> &BlobFiles {
+        &self.blobs
+    }
+
+    /// The directories and path infos.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+/// The format of the store in `dir`, or `None` if it is new.
+fn read_version(
+    dir: &Path,
+    io_error: impl Fn(io::Error) -> OpenError,
+) -> Result<Option<u32>, OpenError> {
+    let path = dir.join("version");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(error)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    match text.trim().parse() {
+        Ok(0) | Err(_) => {
+            let text = text.chars().take(20).collect();
+            Err(OpenError::NoFormat { path, text })
+        }
+        Ok(found) if found > FORMAT => {
+            Err(OpenError::NewerFormat { dir: dir.to_owned(), found })
+        }
+        Ok(found) => Ok(Some(found)),
+    }
+}
+
+/// Lays out a new store. The version comes last and in one piece: a store that has one is complete.
+fn create(dir: &Path) -> io::Result<()> {
+    for shard in 0..=u8::MAX {
+        fs::create_dir_all(dir.join(format!("blobs/{shard:02x}")))?;
+    }
+    fs::write(dir.join("version.new"), format!("{FORMAT}\n"))?;
+    fs::rename(dir.join("version.new"), dir.join("version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_no_number_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("version"), "one\n").expect("written");
+        let error = LocalStore::open(dir.path()).expect_err("refused").to_string();
+        assert!(error.contains("says \"one\\n\", which is no store format"), "{error}");
+    }
+}

@@ -1,0 +1,107 @@
+//! Path infos in the database of a store directory.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use prost::Message as _;
+use rusqlite::OptionalExtension as _;
+
+use crate::{
+    nix::{PathInfo, StorePathDigest},
+    proto,
+    service::{
+        Error, Result,
+        local::{Durability, LocalStore, offload},
+        pathinfo::{PathInfoService, PathInfoStream},
+    },
+};
+
+/// How many path infos a listing reads at once.
+const PAGE_PATH_INFOS: u32 = 256;
+
+/// The path infos of a store directory, kept as the message that the protocol sends.
+#[derive(Debug, Clone)]
+pub struct LocalPathInfos {
+    store: Arc<LocalStore>,
+}
+
+impl LocalPathInfos {
+    /// The path infos of `store`.
+    pub fn new(store: Arc<LocalStore>) -> Self {
+        LocalPathInfos { store }
+    }
+
+    fn decode(&self, digest: &[u8], data: Vec<u8>) -> Result<PathInfo> {
+        let corrupt = |what: String| {
+            let key = data_encoding::HEXLOWER.encode(digest);
+            Error::corrupt(self.store.endpoint(), format!("path info {key}: {what}"))
+        };
+        let message = proto::store::PathInfo::decode(Bytes::from(data))
+            .map_err(|error| corrupt(error.to_string()))?;
+        let path_info = PathInfo::try_from(message).map_err(|error| corrupt(error.to_string()))?;
+        match path_info.store_path.digest().as_bytes()[..] == *digest {
+            true => Ok(path_info),
+            false => Err(corrupt(format!("it is about {}", path_info.store_path))),
+        }
+    }
+
+    /// The path infos whose digests follow `after`, in the order of digests.
+    fn page(&self, after: &[u8]) -> Result<VecDeque<PathInfo>> {
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = self.store.database().read(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT digest, data FROM path_infos WHERE digest > ? ORDER BY digest LIMIT ?",
+            )?;
+            let rows =
+                query.query_map((after, PAGE_PATH_INFOS), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })?;
+        rows.into_iter().map(|(digest, data)| self.decode(&digest, data)).collect()
+    }
+}
+
+#[async_trait]
+impl PathInfoService for LocalPathInfos {
+    async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
+        let data: Option<Vec<u8>> = self.store.database().read(|connection| {
+            let mut query =
+                connection.prepare_cached("SELECT data FROM path_infos WHERE digest = ?")?;
+            query.query_row([digest.as_bytes()], |row| row.get(0)).optional()
+        })?;
+        data.map(|data| self.decode(digest.as_bytes(), data)).transpose()
+    }
+
+    async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {
+        path_info.check().map_err(Error::invalid)?;
+        let data = proto::store::PathInfo::from(&path_info).encode_to_vec();
+        let digest = path_info.store_path.digest();
+        let store = self.store.clone();
+        offload(self.store.endpoint(), move || {
+            store.database().write(Durability::Flushed, |transaction| {
+                let mut insert = transaction.prepare_cached(
+                    "INSERT INTO path_infos (digest, data) VALUES (?, ?)
+                     ON CONFLICT (digest) DO UPDATE SET data = excluded.data",
+                )?;
+                insert.execute((digest.as_bytes(), &data))
+            })
+        })
+        .await?;
+        Ok(path_info)
+    }
+
+    fn list(&self) -> PathInfoStream {
+        // What has been read, the digest to go on after, and whether that was all.
+        let state = (self.clone(), VecDeque::new(), Vec::new(), false);
+        stream::try_unfold(state, |(this, mut page, mut after, mut last)| async move {
+            if page.is_empty() && !last {
+                page = this.page(&after)?;
+                last = page.len() < PAGE_PATH_INFOS as usize;
+            }
+            let Some(path_info) = page.pop_front() else { return Ok(None) };
+            after = path_info.store_path.digest().as_bytes().to_vec();
+            Ok(Some((path_info, (this, page, after, last))))
+        })
+        .boxed()
+    }
+}

@@ -85,7 +85,7 @@ impl GrpcChannel {
             let answer = grpc.server_streaming(Request::new(message), method.path(dialect), codec);
             let mut messages = answer.await?.into_inner();
             let first = messages.message().await?;
-            Ok((first, messages))
+            Ok::<_, Status>((first, messages))
         };
         let (first, messages) = match self.within(self.0.options.call_timeout, method, call).await?
         {

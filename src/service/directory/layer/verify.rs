@@ -122,10 +122,11 @@ impl DirectoryPutter for VerifiedPutter {
     }
 
     async fn finish(self: Box<Self>) -> Result<Digest> {
-        let root = self.inner.finish().await?;
-        match self.last {
+        let Self { endpoint, inner, last } = *self;
+        let root = inner.finish().await?;
+        match last {
             Some(last) if last != root => Err(Error::corrupt(
-                &self.endpoint,
+                &endpoint,
                 format!("the closure of directory {last} was stored as {root}"),
             )),
             _ => Ok(root),

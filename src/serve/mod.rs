@@ -1,1 +1,3 @@
 //! Servers.
+
+pub mod grpc;

@@ -1,0 +1,91 @@
+//! Where the daemon listens.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::FileTypeExt as _,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+/// A socket that listens already.
+#[derive(Debug)]
+pub enum Listener {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A unix socket, and its file if it is ours to remove.
+    Unix(UnixListener, Option<PathBuf>),
+}
+
+pub(super) enum Bound {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+/// Removes the file of a socket once nobody serves it any more.
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "cannot remove a socket");
+        }
+    }
+}
+
+impl Listener {
+    /// Listens on a TCP address.
+    pub fn tcp(address: SocketAddr) -> io::Result<Self> {
+        Ok(Listener::Tcp(TcpListener::bind(address)?))
+    }
+
+    /// Listens on a unix socket at `path`. A socket that a dead server left there is replaced, one that is served is
+    /// an error, and so is any other file.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        let stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+            && UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if stale {
+            fs::remove_file(path)?;
+        }
+        Ok(Listener::Unix(UnixListener::bind(path)?, Some(path.to_owned())))
+    }
+
+    /// Takes a socket that somebody else has bound, as systemd does.
+    pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
+        let socket = TcpListener::from(socket);
+        if socket.local_addr().is_ok() {
+            return Ok(Listener::Tcp(socket));
+        }
+        let socket = UnixListener::from(OwnedFd::from(socket));
+        socket.local_addr()?;
+        Ok(Listener::Unix(socket, None))
+    }
+
+    /// The TCP address, where the system chose the port.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(..) => None,
+        }
+    }
+
+    pub(super) fn into_tokio(self) -> io::Result<(Bound, Option<SocketFile>)> {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok((Bound::Tcp(tokio::net::TcpListener::from_std(listener)?), None))
+            }
+            Listener::Unix(listener, path) => {
+                listener.set_nonblocking(true)?;
+                let listener = tokio::net::UnixListener::from_std(listener)?;
+                Ok((Bound::Unix(listener), path.map(SocketFile)))
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The daemon: the three services of a store for clients of either dialect, with reflection and health.
+//!
+//! Each service is implemented once, for the older package names; [`dialect`] leads requests for the newer ones
+//! there. What a client can cost is bounded: the streams of a connection, the length of a message, the time for which
+//! an upload may stand still. What was uploaded halfway is never visible.
+
+mod authority;
+mod blobs;
+mod dialect;
+mod directories;
+mod listener;
+mod path_infos;
+mod upload;
+
+use std::{future::Future, io, time::Duration};
+
+use tokio::sync::oneshot;
+use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::ServingStatus;
+
+pub use listener::Listener;
+
+use crate::{
+    proto::{
+        SNIX_DESCRIPTORS, TVIX_DESCRIPTORS,
+        castore::{
+            blob_service_server::BlobServiceServer,
+            directory_service_server::DirectoryServiceServer,
+        },
+        store::path_info_service_server::PathInfoServiceServer,
+    },
+    service::{Stores, grpc::MESSAGE_LEN_MAX},
+};
+use authority::AuthorityFilter;
+use dialect::{DialectLayer, SERVICES};
+
+/// How many calls of one connection are worked on at the same time.
+const CONNECTION_STREAMS_MAX: u32 = 256;
+/// The longest piece of a blob that is taken in one message, in bytes.
+const BLOB_MESSAGE_LEN_MAX: usize = 16 << 20;
+/// How much a client may send on one stream before it is taken, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// How much a client may send on all streams of a connection before it is taken, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How often an idle client is asked whether it lives, and how long it may take to react.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long calls may still run once the server was told to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers for `stores` on `listener` until `shutdown` is done, and lets running calls end for a bounded time.
+pub async fn serve(
+    listener: Listener,
+    stores: Stores,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let routes = routes(stores).await?;
+    let router = Server::builder()
+        .layer(DialectLayer)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
+        .add_routes(routes);
+    let (stopping, stopped) = oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // Nobody listens if the server has ended already.
+        let _ = stopping.send(());
+    };
+    let too_late = async move {
+        match stopped.await {
+            Ok(()) => tokio::time::sleep(SHUTDOWN_TIMEOUT).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let (listener, _socket_file) = listener.into_tokio()?;
+    let served = async {
+        match listener {
+            listener::Bound::Tcp(listener) => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                router.serve_with_incoming_shutdown(incoming, shutdown).await
+            }
+            listener::Bound::Unix(listener) => {
+                let incoming = UnixListenerStream::new(listener);
+                let incoming = incoming.map(|socket| socket.map(AuthorityFilter::new));
+                router.serve_with_incoming_shutdown(incoming, shutdown).await
+            }
+        }
+    };
+    tokio::select! {
+        ended = served => ended.map_err(io::Error::other),
+        () = too_late => {
+            tracing::warn!("calls that were still running have been given up");
+            Ok(())
+        }
+    }
+}
+
+/// All services, under the names of the older dialect.
+async fn routes(stores: Stores) -> io::Result<Routes> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(TVIX_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(SNIX_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(io::Error::other)?;
+    let blobs = BlobServiceServer::new(blobs::Blobs { blobs: stores.blobs.clone() })
+        .max_decoding_message_size(BLOB_MESSAGE_LEN_MAX);
+    let directories = directories::Directories { directories: stores.directories.clone() };
+    let directories =
+        DirectoryServiceServer::new(directories).max_decoding_message_size(MESSAGE_LEN_MAX);
+    let path_infos = PathInfoServiceServer::new(path_infos::PathInfos { stores });
+    Ok(Routes::new(health_service)
+        .add_service(reflection)
+        .add_service(blobs)
+        .add_service(directories)
+        .add_service(path_infos))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! What clients stream to us.
+
+use std::time::Duration;
+
+use tonic::{Status, Streaming};
+
+use crate::castore::Digest;
+
+/// How long an upload may stand still.
+const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The next message of an upload; an error once it stands still for too long.
+pub(super) async fn next<M>(messages: &mut Streaming<M>) -> Result<Option<M>, Status> {
+    tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, messages.message()).await.unwrap_or_else(|_| {
+        let seconds = UPLOAD_IDLE_TIMEOUT.as_secs();
+        Err(Status::deadline_exceeded(format!("the upload stood still for {seconds} seconds")))
+    })
+}
+
+/// The digest that a request asks for.
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest, Status> {
+    Digest::try_from(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+}

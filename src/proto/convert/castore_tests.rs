@@ -165,6 +165,7 @@ proptest! {
         let read = Node::try_from(message.clone());
         prop_assert_eq!(read.as_ref(), Ok(&node));
         prop_assert_eq!(named_node(name.into(), &node), message);
-        prop_assert_eq!(node_name(&proto::Node::from(&node)), Some(&b""[..]));
+        let nameless = proto::Node::from(&node);
+        prop_assert_eq!(node_name(&nameless), Some(&b""[..]));
     }
 }

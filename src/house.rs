@@ -22,9 +22,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Who may use `proto` besides: whatever speaks or keeps messages.
-const MAY_USE_PROTO: &[&str] =
-    &["service/grpc/", "service/local/", "service/blob/backend/", "service/directory/backend/",
-      "service/pathinfo/backend/"];
+const MAY_USE_PROTO: &[&str] = &[
+    "service/grpc/",
+    "service/local/",
+    "service/blob/backend/",
+    "service/directory/backend/",
+    "service/pathinfo/backend/",
+];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("src can be read") {
@@ -40,8 +44,11 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 /// The rooms that `source` names behind `crate::`, its tests and comments left out.
 fn rooms_used(source: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let code: String =
-        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
     let mut rooms = BTreeSet::new();
     for rest in code.split("crate::").skip(1) {
         if !rest.starts_with('{') {

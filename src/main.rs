@@ -1,1 +1,7 @@
-fn main() {}
+//! The `lazystore` program. Everything is in the library; see [`lazystore::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lazystore::cli::main()
+}

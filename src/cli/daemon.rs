@@ -1,13 +1,12 @@
 //! `lazystore daemon`.
 
-use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path};
+use std::{net::ToSocketAddrs as _, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use futures::future::try_join_all;
 use listenfd::ListenFd;
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -38,10 +37,10 @@ impl Daemon {
         let stores = options.open()?;
         let mut listeners = passed_by_systemd()?;
         match self.listen.as_slice() {
-            [] if listeners.is_empty() => listeners.push(bind(DEFAULT_LISTEN).await?),
+            [] if listeners.is_empty() => listeners.push(bind(DEFAULT_LISTEN)?),
             addresses => {
                 for address in addresses {
-                    listeners.push(bind(address).await?);
+                    listeners.push(bind(address)?);
                 }
             }
         }
@@ -71,52 +70,34 @@ impl Daemon {
             _ = terminate.recv() => {}
         }
         stores.blobs.sync().await?;
-        for address in &self.listen {
-            if let Some(path) = address.strip_prefix("unix:") {
-                let _ = fs::remove_file(path);
-            }
-        }
         Ok(())
     }
 }
 
-async fn bind(address: &str) -> anyhow::Result<(String, Listener)> {
+fn bind(address: &str) -> anyhow::Result<(String, Listener)> {
     let failed = || format!("cannot listen on {address}");
-    let listener = match address.strip_prefix("unix:") {
-        Some(path) => {
-            remove_dead_socket(Path::new(path)).await.with_context(failed)?;
-            Listener::Unix(UnixListener::bind(path).with_context(failed)?)
-        }
-        None => Listener::Tcp(TcpListener::bind(address).await.with_context(failed)?),
-    };
-    // Port 0 means any: say which one it became.
-    let address = match &listener {
-        Listener::Tcp(listener) => listener.local_addr()?.to_string(),
-        Listener::Unix(_) => address.to_owned(),
-    };
-    Ok((address, listener))
-}
-
-/// A socket that a killed daemon left behind would keep the next one from starting.
-async fn remove_dead_socket(path: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).await.is_err() {
-        fs::remove_file(path)?;
+    if let Some(path) = address.strip_prefix("unix:") {
+        let listener = Listener::unix(Path::new(path)).with_context(failed)?;
+        return Ok((address.to_owned(), listener));
     }
-    Ok(())
+    let resolved = address.to_socket_addrs().with_context(failed)?.next();
+    let listener = Listener::tcp(resolved.with_context(failed)?).with_context(failed)?;
+    // Port 0 means any: say which one it became.
+    let bound = listener.local_address().map_or_else(|| address.to_owned(), |a| a.to_string());
+    Ok((bound, listener))
 }
 
 fn passed_by_systemd() -> anyhow::Result<Vec<(String, Listener)>> {
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
-        let name = format!("socket {index} from systemd");
-        if let Ok(Some(listener)) = passed.take_unix_listener(index) {
-            listener.set_nonblocking(true)?;
-            listeners.push((name, Listener::Unix(UnixListener::from_std(listener)?)));
-        } else if let Some(listener) = passed.take_tcp_listener(index)? {
-            listener.set_nonblocking(true)?;
-            listeners.push((name, Listener::Tcp(TcpListener::from_std(listener)?)));
+        // Whichever kind it is, `from_fd` finds out again; this only takes it out.
+        let socket = match passed.take_unix_listener(index) {
+            Ok(socket) => socket.map(OwnedFd::from),
+            Err(_) => passed.take_tcp_listener(index)?.map(OwnedFd::from),
+        };
+        if let Some(socket) = socket {
+            listeners.push((format!("socket {index} from systemd"), Listener::from_fd(socket)?));
         }
     }
     Ok(listeners)

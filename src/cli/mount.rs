@@ -77,13 +77,15 @@ impl Mount {
             let _context = runtime.enter();
             options.open()?
         };
-        let imported = import_all(&self.import, None, &stores, options, runtime)?;
-        let vfs_options =
-            vfs::Options { list_root: self.list_root, show_xattr: self.show_xattr };
+        let mut imported = Vec::new();
+        import_all(&self.import, None, &stores, options, runtime, |import| {
+            imported.push(import.path_info.store_path.to_string());
+            Ok(())
+        })?;
+        let vfs_options = vfs::Options { list_root: self.list_root, show_xattr: self.show_xattr };
         let vfs = Arc::new(Vfs::new(&stores, vfs_options));
-        for import in &imported {
+        for name in imported {
             // So that the root lists it, whatever else it lists.
-            let name = import.path_info.store_path.to_string();
             let seen = runtime.block_on(vfs.lookup(Ino::ROOT, name.as_bytes()))?;
             vfs.forget(seen.ino, 1);
         }
@@ -97,12 +99,7 @@ impl Mount {
         result
     }
 
-    fn serve(
-        &self,
-        vfs: Arc<Vfs>,
-        runtime: &Runtime,
-        signals: &mut Signals,
-    ) -> anyhow::Result<()> {
+    fn serve(&self, vfs: Arc<Vfs>, runtime: &Runtime, signals: &mut Signals) -> anyhow::Result<()> {
         let (mountpoint, device, stale) = mountpoint::mount(&self.mountpoint, self.allow_other)?;
         if stale {
             warn!(

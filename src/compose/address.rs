@@ -42,8 +42,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(address: &str) -> Result<Self, AddressError> {
-        parse(address)
-            .map_err(|reason| AddressError { address: address.to_owned(), reason })
+        parse(address).map_err(|reason| AddressError { address: address.to_owned(), reason })
     }
 }
 

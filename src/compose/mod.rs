@@ -196,9 +196,7 @@ impl Opener<'_> {
     /// Where what comes from a remote is kept. Without it everything still works, only slower.
     fn cache(&mut self) -> Option<Arc<LocalStore>> {
         let dir = self.addresses.cache_dir.clone()?;
-        self.store(Some(&dir))
-            .inspect_err(|error| warn!(%error, "going on without a cache"))
-            .ok()
+        self.store(Some(&dir)).inspect_err(|error| warn!(%error, "going on without a cache")).ok()
     }
 
     fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {

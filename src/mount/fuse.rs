@@ -21,9 +21,7 @@ use super::{
     errno::{Errno, errno},
     wire::{self, Reply, Request, TooShort, fopen, init, op},
 };
-use crate::vfs::{
-    Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, RootListing, Vfs,
-};
+use crate::vfs::{Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, RootListing, Vfs};
 
 /// The most that one READ, READDIR or READDIRPLUS may ask for, in bytes: 256 pages, the kernel's own default limit.
 pub const IO_LEN_MAX: usize = 1 << 20;

@@ -1,1 +1,5 @@
 //! The services into archives.
+
+mod nar;
+
+pub use nar::{RenderError, RenderNar, write_nar};

@@ -39,11 +39,7 @@ pub use crate::{
 use crate::{
     castore::{Digest, Directory, Node},
     nix::StorePath,
-    service::{
-        Stores,
-        blob::BlobService,
-        directory::DirectoryService,
-    },
+    service::{Stores, blob::BlobService, directory::DirectoryService},
 };
 
 /// What the tree shows besides names and contents.

@@ -73,7 +73,8 @@ fn walk_closure(
             Some(directory) => directory,
             None => {
                 let digest = todo.pop_front()?;
-                let missing = || Error::corrupt(&endpoint, format!("directory {digest} is missing"));
+                let missing =
+                    || Error::corrupt(&endpoint, format!("directory {digest} is missing"));
                 match get(&digest).and_then(|found| found.ok_or_else(missing)) {
                     Ok(directory) => directory,
                     Err(error) => {

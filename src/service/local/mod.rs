@@ -55,7 +55,9 @@ pub struct LocalStore {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A newer lazystore wrote it.
-    #[error("{dir} has store format {found}, but this version knows only {FORMAT}: use a newer lazystore")]
+    #[error(
+        "{dir} has store format {found}, but this version knows only {FORMAT}: use a newer lazystore"
+    )]
     NewerFormat {
         /// The store directory.
         dir: PathBuf,
@@ -167,9 +169,7 @@ fn read_version(
             let text = text.chars().take(20).collect();
             Err(OpenError::NoFormat { path, text })
         }
-        Ok(found) if found > FORMAT => {
-            Err(OpenError::NewerFormat { dir: dir.to_owned(), found })
-        }
+        Ok(found) if found > FORMAT => Err(OpenError::NewerFormat { dir: dir.to_owned(), found }),
         Ok(found) => Ok(Some(found)),
     }
 }

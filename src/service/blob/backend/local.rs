@@ -73,7 +73,8 @@ impl BlobService for LocalBlobs {
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
         let Some(file) = self.store.blobs().open_blob(digest)? else { return Ok(None) };
         let metadata = file.metadata();
-        let size = metadata.map_err(|error| Error::unavailable(self.store.endpoint(), error))?.len();
+        let size =
+            metadata.map_err(|error| Error::unavailable(self.store.endpoint(), error))?.len();
         Ok(Some(LocalBlob { file: Arc::new(file), size }))
     }
 

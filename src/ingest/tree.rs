@@ -1,0 +1,253 @@
+//! Imports a tree of files.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread,
+};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::{
+    IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, ImportError, Progress,
+    budget::Budget,
+    walk::{Event, FileEvent, Walker},
+    worker::{self, Contents},
+};
+use crate::{
+    castore::{Directory, DirectoryBuilder, Name, Node, SizeRule},
+    nix::{
+        Ca, Details, NarHash, NarInfo, NixHash, PathInfo, StorePathNameError,
+        check_store_path_name,
+        nar::{NarHasher, NarWriter},
+        source_path,
+    },
+    service::{Error, Stores, directory::DirectoryPutter},
+};
+
+/// How many files are read at once. More than there are processors, since a store may be far away.
+const WORKERS: usize = 8;
+
+/// What an import found and stored. It is visible once it is committed; see [`super::commit`].
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The path info to be committed.
+    pub path_info: PathInfo,
+    /// How many regular files there are.
+    pub files: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How many of the files were not in the store before.
+    pub new_files: u64,
+    /// How many bytes those have.
+    pub new_bytes: u64,
+}
+
+/// Imports the file, symlink or directory at `path` as the store path that `nix-store --add` would make of it. Its
+/// name is `name`, or else the last part of the path.
+///
+/// Blocks, and must not be called from a task of `runtime`, which drives the services.
+pub fn import_tree(
+    path: &Path,
+    name: Option<&str>,
+    stores: &Stores,
+    runtime: &Handle,
+    progress: &Progress,
+) -> Result<Import, ImportError> {
+    let bad_name = |source| ImportError::StorePathName { path: path.to_owned(), source };
+    let name = match name {
+        Some(name) => check_store_path_name(name.as_bytes()).map_err(bad_name)?.to_owned(),
+        None => name_of(path)?.map_err(bad_name)?,
+    };
+    let refused = |source| ImportError::Store { path: path.to_owned(), source };
+    let size_rule = runtime.block_on(stores.directories.size_rule()).map_err(refused)?;
+
+    let budget = Budget::new(IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX);
+    let (events_in, events) = sync_channel(IN_FLIGHT_ENTRIES_MAX);
+    let (jobs_in, jobs) = sync_channel(IN_FLIGHT_ENTRIES_MAX);
+    let jobs = Mutex::new(jobs);
+    let sequenced = thread::scope(|scope| {
+        let walker = Walker { budget: &budget, events: events_in, jobs: jobs_in };
+        scope.spawn(move || walker.run(path));
+        for _ in 0..WORKERS {
+            scope.spawn(|| worker::run(&jobs, &*stores.blobs, runtime, progress));
+        }
+        let sequencer = Sequencer::new(path, stores, runtime, size_rule, &budget);
+        let sequenced = sequencer.and_then(|sequencer| sequencer.run(events));
+        // If it failed, the walker may wait for room. Its channels are closed by now.
+        budget.close();
+        sequenced
+    })?;
+    let Sequenced { node, nar, files, bytes, new_files, new_bytes } = sequenced;
+    let store_path = source_path(&name, &nar.sha256).map_err(bad_name)?;
+    let ca = Some(Ca::Nar(NixHash::Sha256(nar.sha256)));
+    let nar_info =
+        NarInfo { nar, references: Vec::new(), signatures: Vec::new(), deriver: None, ca };
+    let path_info = PathInfo { store_path, node, details: Details::NarInfo(nar_info) };
+    Ok(Import { path_info, files, bytes, new_files, new_bytes })
+}
+
+/// The last part of the path, also if it is given as `.` or ends in `..`.
+fn name_of(path: &Path) -> Result<Result<String, StorePathNameError>, ImportError> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let absolute;
+    let name = match path.file_name() {
+        Some(name) => name,
+        None => {
+            absolute = path.canonicalize().map_err(|source| ImportError::Io {
+                what: "find",
+                path: path.to_owned(),
+                source,
+            })?;
+            absolute.file_name().unwrap_or_default()
+        }
+    };
+    Ok(check_store_path_name(name.as_bytes()).map(str::to_owned))
+}
+
+/// What the sequencer made of a tree.
+struct Sequenced {
+    node: Node,
+    nar: NarHash,
+    files: u64,
+    bytes: u64,
+    new_files: u64,
+    new_bytes: u64,
+}
+
+/// Takes what the walker and the workers bring, in the order of the archive.
+struct Sequencer<'a> {
+    path: &'a Path,
+    runtime: &'a Handle,
+    size_rule: SizeRule,
+    budget: &'a Budget,
+    nar: NarWriter<NarHasher>,
+    putter: Option<Box<dyn DirectoryPutter>>,
+    /// The open directories, and the name of each in the one before.
+    open: Vec<(Option<Name>, DirectoryBuilder)>,
+    root: Option<Node>,
+    files: u64,
+    bytes: u64,
+    new_files: u64,
+    new_bytes: u64,
+}
+
+impl<'a> Sequencer<'a> {
+    fn new(
+        path: &'a Path,
+        stores: &Stores,
+        runtime: &'a Handle,
+        size_rule: SizeRule,
+        budget: &'a Budget,
+    ) -> Result<Self, ImportError> {
+        let refused = |source| ImportError::Store { path: path.to_owned(), source };
+        let putter = runtime.block_on(stores.directories.put_closure()).map_err(refused)?;
+        Ok(Sequencer {
+            path,
+            runtime,
+            size_rule,
+            budget,
+            nar: NarWriter::new(NarHasher::default())?,
+            putter: Some(putter),
+            open: Vec::new(),
+            root: None,
+            files: 0,
+            bytes: 0,
+            new_files: 0,
+            new_bytes: 0,
+        })
+    }
+
+    fn refused(&self, source: Error) -> ImportError {
+        ImportError::Store { path: self.path.to_owned(), source }
+    }
+
+    fn run(mut self, events: Receiver<Event>) -> Result<Sequenced, ImportError> {
+        for event in events {
+            match event {
+                Event::BeginDirectory { name } => {
+                    self.begin(name.as_ref())?;
+                    self.nar.begin_directory()?;
+                    self.open.push((name, Directory::builder()));
+                }
+                Event::EndDirectory { path } => self.end_directory(&path)?,
+                Event::Symlink { name, target } => {
+                    self.begin(name.as_ref())?;
+                    self.nar.symlink(target.as_bytes())?;
+                    self.add(name, Node::Symlink { target });
+                }
+                Event::File(file) => self.file(file)?,
+                Event::Failed(error) => return Err(error),
+            }
+        }
+        let node = self.root.take().ok_or(ImportError::Stopped)?;
+        if let (Node::Directory { .. }, Some(putter)) = (&node, self.putter.take()) {
+            self.runtime.block_on(putter.finish()).map_err(|error| self.refused(error))?;
+        }
+        Ok(Sequenced {
+            node,
+            nar: self.nar.finish()?.finish(),
+            files: self.files,
+            bytes: self.bytes,
+            new_files: self.new_files,
+            new_bytes: self.new_bytes,
+        })
+    }
+
+    fn begin(&mut self, name: Option<&Name>) -> Result<(), ImportError> {
+        if let Some(name) = name {
+            self.nar.entry(name.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: Option<Name>, node: Node) {
+        match (self.open.last_mut(), name) {
+            (Some((_, parent)), Some(name)) => {
+                parent.add(name, node);
+            }
+            _ => self.root = Some(node),
+        }
+    }
+
+    fn end_directory(&mut self, path: &Path) -> Result<(), ImportError> {
+        self.nar.end_directory()?;
+        let Some((name, mut builder)) = self.open.pop() else { return Ok(()) };
+        let directory = builder
+            .build()
+            .map_err(|source| ImportError::Directory { path: path.to_owned(), source })?;
+        let node = directory.node(self.size_rule);
+        if let Some(putter) = &mut self.putter {
+            let put = self.runtime.block_on(putter.put(Arc::new(directory)));
+            put.map_err(|error| self.refused(error))?;
+        }
+        self.add(name, node);
+        Ok(())
+    }
+
+    fn file(&mut self, file: FileEvent) -> Result<(), ImportError> {
+        let FileEvent { name, executable, size, contents, budget } = file;
+        self.begin(name.as_ref())?;
+        self.nar.begin_file(executable, size)?;
+        let Contents { pieces, digest } = contents;
+        for piece in pieces {
+            self.nar.contents(&piece)?;
+        }
+        let stored = digest.recv().map_err(|_| ImportError::Stopped)??;
+        self.nar.end_file()?;
+        self.budget.give_back(budget);
+        self.files += 1;
+        self.bytes += size;
+        if stored.is_new {
+            self.new_files += 1;
+            self.new_bytes += size;
+        }
+        self.add(name, Node::File { digest: stored.digest, size, executable });
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! Real mounts, by the real program or by a session in this process, seen through the real kernel.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attributes;
+mod contents;
+mod lifecycle;
+mod root;
+mod waiting;

@@ -1,0 +1,266 @@
+//! Stores that are slow, or do not answer: nobody else waits, and who waits can be killed.
+
+use std::{
+    fs,
+    io::Read as _,
+    ops::Range,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lazystore::{
+    castore::{ChunkList, Digest, Directory, Name, Node, SizeRule},
+    mount::{Session, SessionOptions, fuse::Fuse, mountpoint},
+    nix::{Details, PathInfo, StorePath},
+    render::RenderNar,
+    service::{
+        Error, Result, Stores,
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, backend::MemoryBlobs},
+        directory::{DirectoryService as _, backend::MemoryDirectories},
+        pathinfo::{PathInfoService as _, backend::MemoryPathInfos},
+    },
+    vfs::{Options, Vfs},
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{can_mount, have, noise, wait_until};
+
+/// Answers for some blobs only when it is told to.
+#[derive(Debug)]
+struct StallingBlobs {
+    inner: MemoryBlobs,
+    stalled: Digest,
+    released: AtomicBool,
+    fails: AtomicBool,
+    waiting: AtomicUsize,
+}
+
+#[async_trait]
+impl BlobService for StallingBlobs {
+    async fn has(&self, digest: &Digest) -> Result<bool> {
+        self.inner.has(digest).await
+    }
+
+    async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
+        if *digest == self.stalled {
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(Error::unavailable("test", "it is broken"));
+            }
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            while !self.released.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        self.inner.read(digest, range).await
+    }
+
+    async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
+        self.inner.chunks(digest).await
+    }
+
+    fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
+        self.inner.open_local(digest)
+    }
+
+    async fn put(&self, contents: Bytes) -> Result<Digest> {
+        self.inner.put(contents).await
+    }
+
+    async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
+        self.inner.writer().await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.inner.sync().await
+    }
+}
+
+const NAME: &str = "00000000000000000000000000000000-tree";
+
+/// A mount in this process with two files, one of which stalls.
+struct Slow {
+    blobs: Arc<StallingBlobs>,
+    dir: PathBuf,
+    mountpoint: Option<mountpoint::Mountpoint>,
+    session: Option<Session>,
+    _runtime: tokio::runtime::Runtime,
+    _temporary: tempfile::TempDir,
+}
+
+impl Slow {
+    fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (slow, fast) = (noise(1, 50_000), noise(2, 50_000));
+        let blobs = Arc::new(StallingBlobs {
+            inner: MemoryBlobs::new(),
+            stalled: Digest::of(&slow),
+            released: AtomicBool::new(false),
+            fails: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+        });
+        let directories = Arc::new(MemoryDirectories::new());
+        let path_infos = Arc::new(MemoryPathInfos::new());
+        runtime.block_on(async {
+            let mut builder = Directory::builder();
+            for (name, contents) in [("slow", slow), ("fast", fast)] {
+                let size = contents.len() as u64;
+                let digest = blobs.put(contents.into()).await.expect("it stores");
+                let node = Node::File { digest, size, executable: false };
+                builder.add(Name::try_from(name).expect("legal"), node);
+            }
+            let directory = Arc::new(builder.build().expect("legal"));
+            directories.put(directory.clone()).await.expect("it stores");
+            let store_path = StorePath::from_base_name(NAME.as_bytes()).expect("legal");
+            let node = directory.node(SizeRule::Documented);
+            let info = PathInfo { store_path, node, details: Details::References(Vec::new()) };
+            path_infos.put(info).await.expect("it stores");
+        });
+        let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
+        let stores = Stores { blobs: blobs.clone(), directories, path_infos, nars };
+        let vfs = Arc::new(Vfs::new(&stores, Options { list_root: true, show_xattr: true }));
+        let dir = temporary.path().to_owned();
+        let (mountpoint, device, _) = mountpoint::mount(&dir, false).expect("it mounts");
+        // Two threads: if the waiting ones took them, nothing else would be answered.
+        let options = SessionOptions { threads: 2 };
+        let session = Session::start(device, Arc::new(Fuse::new(vfs)), runtime.handle(), options);
+        Slow {
+            blobs,
+            dir: dir.join(NAME),
+            mountpoint: Some(mountpoint),
+            session: Some(session.expect("it starts")),
+            _runtime: runtime,
+            _temporary: temporary,
+        }
+    }
+
+    /// A process that reads the slow file.
+    fn reader(&self) -> Child {
+        let before = self.blobs.waiting.load(Ordering::SeqCst);
+        let mut command = Command::new("cat");
+        command.arg(self.dir.join("slow")).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn().expect("there is a cat");
+        wait_until("the reader's request", || self.blobs.waiting.load(Ordering::SeqCst) > before);
+        child
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        if let Some(mountpoint) = self.mountpoint.take() {
+            mountpoint.detach().expect("it detaches");
+        }
+        if let Some(session) = self.session.take() {
+            session.join();
+        }
+    }
+}
+
+/// Linux does not interrupt reads that fill the page cache, but a killed reader does not wait for them.
+#[test]
+fn a_reader_that_waits_can_be_killed_within_a_second() {
+    if !can_mount() {
+        return;
+    }
+    let slow = Slow::new();
+    for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
+        let mut reader = slow.reader();
+        let start = Instant::now();
+        kill_process(Pid::from_child(&reader), signal).expect("it runs");
+        let status = reader.wait().expect("our child");
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+    }
+}
+
+#[test]
+fn a_slow_fetch_blocks_no_other_request() {
+    if !can_mount() {
+        return;
+    }
+    let slow = Slow::new();
+    let mut readers: Vec<_> = (0..8)
+        .map(|_| {
+            let mut command = Command::new("cat");
+            command.arg(slow.dir.join("slow")).stdout(Stdio::piped());
+            command.spawn().expect("there is a cat")
+        })
+        .collect();
+    wait_until("a request", || slow.blobs.waiting.load(Ordering::SeqCst) > 0);
+    let start = Instant::now();
+    assert_eq!(fs::read(slow.dir.join("fast")).expect("it reads"), noise(2, 50_000));
+    assert_eq!(fs::read_dir(&slow.dir).expect("it lists").count(), 2);
+    assert!(fs::metadata(slow.dir.join("other")).is_err());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    for reader in &mut readers {
+        assert!(reader.try_wait().expect("our child").is_none(), "it should still wait");
+    }
+    slow.blobs.released.store(true, Ordering::SeqCst);
+    for mut reader in readers {
+        let mut contents = Vec::new();
+        reader.stdout.take().expect("a pipe").read_to_end(&mut contents).expect("it reads");
+        assert_eq!(contents, noise(1, 50_000));
+        assert!(reader.wait().expect("our child").success());
+    }
+}
+
+#[test]
+fn a_failure_is_reported_and_not_remembered() {
+    if !can_mount() {
+        return;
+    }
+    let slow = Slow::new();
+    slow.blobs.fails.store(true, Ordering::SeqCst);
+    slow.blobs.released.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let error = fs::read(slow.dir.join("slow")).expect_err("it is broken");
+        // The page cache knows only EIO for what it could not fill.
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+    slow.blobs.fails.store(false, Ordering::SeqCst);
+    assert_eq!(fs::read(slow.dir.join("slow")).expect("it has healed"), noise(1, 50_000));
+}
+
+#[test]
+fn a_million_lookups_leave_no_memory_behind() {
+    if !can_mount() || !have("release-like speed", true) {
+        return;
+    }
+    // The kernel's part is in `lifecycle`; here the table is driven as the kernel drives it.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let directories = Arc::new(MemoryDirectories::new());
+    let blobs = Arc::new(MemoryBlobs::new());
+    let path_infos = Arc::new(MemoryPathInfos::new());
+    let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
+    let stores = Stores { blobs, directories, path_infos, nars };
+    let vfs = Vfs::new(&stores, Options { list_root: false, show_xattr: true });
+    let resident = || {
+        let status = fs::read_to_string("/proc/self/statm").expect("proc is there");
+        let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+        pages.expect("a number") * 4096
+    };
+    let before = resident();
+    let inos: Vec<_> = (0..1_000_000u64)
+        .map(|number| {
+            let digest = Digest::of(&number.to_le_bytes());
+            let node = lazystore::vfs::NodeRef::File { digest, size: number, executable: false };
+            vfs.remember(lazystore::vfs::Ino::ROOT, b"x", node).expect("it is known now").ino
+        })
+        .collect();
+    let held = resident() - before - inos.len() * 8;
+    assert!(held <= 200 << 20, "{} MiB for a million inodes", held >> 20);
+    for ino in inos {
+        vfs.forget(ino, 1);
+    }
+    let left = resident().saturating_sub(before);
+    assert!(left <= 50 << 20, "{} MiB are left", left >> 20);
+    drop(runtime);
+}

@@ -13,6 +13,8 @@ mod error;
 pub mod grpc;
 pub mod pathinfo;
 pub mod sharded_lru;
+#[cfg(test)]
+pub(crate) mod shelf;
 pub mod single_flight;
 
 use std::sync::Arc;
@@ -35,3 +37,6 @@ pub struct Stores {
     /// Archive hashes of contents.
     pub nars: Arc<dyn NarCalculation>,
 }
+
+#[cfg(test)]
+mod layer_tests;

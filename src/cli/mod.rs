@@ -1,1 +1,120 @@
-//! The command line.
+//! The command line: one file a subcommand. Here alone errors lose their types and become sentences.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store path or what lies in it is absent.
+
+mod cat;
+mod daemon;
+mod import;
+mod look;
+mod ls;
+mod mount;
+mod options;
+mod path_info;
+mod progress;
+mod stat;
+mod watchdog;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::observe::log;
+
+pub use options::{GlobalOptions, ProgressWhen};
+
+/// Mount a Nix store that is somewhere else, and download only what is touched.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the store path is absent.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: GlobalOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::Mount),
+    Daemon(daemon::Daemon),
+    Import(import::Import),
+    Ls(ls::Ls),
+    Cat(cat::Cat),
+    Stat(stat::Stat),
+    PathInfo(path_info::PathInfo),
+    #[command(name = watchdog::COMMAND, hide = true)]
+    Watchdog(watchdog::Watchdog),
+}
+
+/// Something that was asked for is not in the store.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not in the store")]
+struct Absent(String);
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_ABSENT: u8 = 3;
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(match error.is::<Absent>() {
+                true => EXIT_ABSENT,
+                false => EXIT_FAILED,
+            })
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_error = error.downcast_ref::<io::Error>();
+    io_error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { command, options } = cli;
+    if let Command::Watchdog(watchdog) = command {
+        return watchdog.run();
+    }
+    // What runs for long tells what it does; what answers a question only tells what went wrong.
+    let default_level = match command {
+        Command::Mount(_) | Command::Daemon(_) => "info",
+        _ => "warn",
+    };
+    log::init(options.log_level.as_deref(), default_level, options.log_format)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = match command {
+        Command::Mount(command) => command.run(&options, &runtime),
+        Command::Daemon(command) => runtime.block_on(command.run(&options)),
+        Command::Import(command) => command.run(&options, &runtime),
+        Command::Ls(command) => runtime.block_on(command.run(&options)),
+        Command::Cat(command) => runtime.block_on(command.run(&options)),
+        Command::Stat(command) => runtime.block_on(command.run(&options)),
+        Command::PathInfo(command) => runtime.block_on(command.run(&options)),
+        Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
+    };
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+/// A store keeps many files open. The soft limit is low only for the sake of `select(2)`, which nothing here uses.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // With less, there are just fewer files kept open.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

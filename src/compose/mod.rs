@@ -1,1 +1,223 @@
-//! Addresses into stacks of services.
+//! Addresses into stacks of services: the only room that names concrete backends.
+//!
+//! | address | stack, from the top |
+//! | --- | --- |
+//! | `memory:` | memory |
+//! | `local:` | for directories and path infos a bounded memory in front; then the store directory |
+//! | `grpc+…:` | the same memory; a store directory as cache; verification; the remote |
+//!
+//! Every service is counted (the `metrics` layer) where it is asked by the outside.
+
+mod address;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use address::{Address, AddressError};
+use tracing::warn;
+
+use crate::{
+    render::RenderNar,
+    service::{
+        self, Stores,
+        blob::{
+            BlobService,
+            backend::{GrpcBlobs, LocalBlobs, MemoryBlobs},
+            layer::{BlobCounters, CachedBlobs, MeasuredBlobs, VerifiedBlobs},
+        },
+        directory::{
+            DirectoryService,
+            backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
+            layer::{
+                CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories,
+                VerifiedDirectories,
+            },
+        },
+        grpc::{GrpcChannel, GrpcOptions},
+        local::LocalStore,
+        pathinfo::{
+            NarCalculation, PathInfoService,
+            backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
+            layer::{
+                CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters,
+                VerifiedPathInfos,
+            },
+        },
+    },
+};
+
+/// How much of directories is kept in memory, in bytes.
+const DIRECTORIES_LRU_BYTES_MAX: usize = 64 << 20;
+
+/// How many path infos are kept in memory: some 40 MB of them.
+const PATH_INFOS_LRU_ENTRIES_MAX: usize = 65_536;
+
+/// Where the services of a store are.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// Of all three that have no address of their own. `local:` if none is given.
+    pub store: Option<String>,
+    /// Of the blob service.
+    pub blobs: Option<String>,
+    /// Of the directory service.
+    pub directories: Option<String>,
+    /// Of the path info service.
+    pub path_infos: Option<String>,
+    /// The directory that a `local:` without a path means.
+    pub store_dir: PathBuf,
+    /// Where what comes from a remote is kept. `None` for nowhere.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address is not understood.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A service could not be opened.
+    #[error("cannot open {address}: {source}")]
+    Open {
+        /// Which one.
+        address: String,
+        /// Why.
+        source: service::Error,
+    },
+}
+
+/// Opens the services at `addresses`. What is remote is not contacted yet, so that a store can be mounted while the
+/// network is down. Needs the context of a tokio runtime.
+pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
+    let store = addresses.store.as_deref().unwrap_or("local:");
+    let parse = |own: &Option<String>| own.as_deref().unwrap_or(store).parse::<Address>();
+    let mut opener = Opener { addresses, stores: HashMap::new(), channels: HashMap::new() };
+    let blobs = opener.blobs(&parse(&addresses.blobs)?)?;
+    let directories = opener.directories(&parse(&addresses.directories)?)?;
+    let (path_infos, remote) = opener.path_infos(&parse(&addresses.path_infos)?)?;
+    let rendered = RenderNar { blobs: blobs.clone(), directories: directories.clone() };
+    let nars = remote.unwrap_or_else(|| Arc::new(rendered));
+    Ok(Stores { blobs, directories, path_infos, nars })
+}
+
+/// Opens each store directory and each channel once, however many services live there.
+struct Opener<'a> {
+    addresses: &'a Addresses,
+    stores: HashMap<PathBuf, Arc<LocalStore>>,
+    channels: HashMap<String, GrpcChannel>,
+}
+
+impl Opener<'_> {
+    fn blobs(&mut self, address: &Address) -> Result<Arc<dyn BlobService>, Error> {
+        let bottom: Arc<dyn BlobService> = match address {
+            Address::Memory => Arc::new(MemoryBlobs::new()),
+            Address::Local(dir) => Arc::new(LocalBlobs::new(self.store(dir.as_deref())?)),
+            Address::Grpc { .. } => {
+                let channel = self.channel(address)?;
+                let endpoint = channel.endpoint().clone();
+                let far = Arc::new(GrpcBlobs::new(channel));
+                let far = Arc::new(VerifiedBlobs::new(&endpoint, far));
+                match self.cache() {
+                    Some(near) => Arc::new(CachedBlobs::new(Arc::new(LocalBlobs::new(near)), far)),
+                    None => far,
+                }
+            }
+        };
+        Ok(Arc::new(MeasuredBlobs::new(bottom, Arc::new(BlobCounters::default()))))
+    }
+
+    fn directories(&mut self, address: &Address) -> Result<Arc<dyn DirectoryService>, Error> {
+        let bottom: Arc<dyn DirectoryService> = match address {
+            Address::Memory => Arc::new(MemoryDirectories::new()),
+            Address::Local(dir) => in_memory(LocalDirectories::new(self.store(dir.as_deref())?)),
+            Address::Grpc { .. } => {
+                let channel = self.channel(address)?;
+                let endpoint = channel.endpoint().clone();
+                let far = Arc::new(GrpcDirectories::new(channel));
+                let far = VerifiedDirectories::new(&endpoint, far);
+                match self.cache() {
+                    Some(near) => {
+                        let near = Arc::new(LocalDirectories::new(near));
+                        in_memory(CachedDirectories::new(near, Arc::new(far)))
+                    }
+                    None => in_memory(far),
+                }
+            }
+        };
+        Ok(Arc::new(MeasuredDirectories::new(bottom, Arc::new(DirectoryCounters::default()))))
+    }
+
+    /// The path infos, and, if they are on a server, what calculates archive hashes there.
+    #[allow(clippy::type_complexity)] // Two services of one address.
+    fn path_infos(
+        &mut self,
+        address: &Address,
+    ) -> Result<(Arc<dyn PathInfoService>, Option<Arc<dyn NarCalculation>>), Error> {
+        let mut nars: Option<Arc<dyn NarCalculation>> = None;
+        let bottom: Arc<dyn PathInfoService> = match address {
+            Address::Memory => Arc::new(MemoryPathInfos::new()),
+            // Not kept in memory: another process may replace them, and the mount remembers names itself.
+            Address::Local(dir) => Arc::new(LocalPathInfos::new(self.store(dir.as_deref())?)),
+            Address::Grpc { .. } => {
+                let channel = self.channel(address)?;
+                let endpoint = channel.endpoint().clone();
+                let far = Arc::new(GrpcPathInfos::new(channel));
+                nars = Some(far.clone());
+                let far = VerifiedPathInfos::new(&endpoint, far);
+                let cached: Arc<dyn PathInfoService> = match self.cache() {
+                    Some(near) => {
+                        let near = Arc::new(LocalPathInfos::new(near));
+                        Arc::new(CachedPathInfos::new(near, Arc::new(far)))
+                    }
+                    None => Arc::new(far),
+                };
+                Arc::new(LruPathInfos::new(cached, PATH_INFOS_LRU_ENTRIES_MAX))
+            }
+        };
+        let measured = MeasuredPathInfos::new(bottom, Arc::new(PathInfoCounters::default()));
+        Ok((Arc::new(measured), nars))
+    }
+
+    fn store(&mut self, dir: Option<&Path>) -> Result<Arc<LocalStore>, Error> {
+        let dir = dir.unwrap_or(&self.addresses.store_dir);
+        if let Some(store) = self.stores.get(dir) {
+            return Ok(store.clone());
+        }
+        let store = LocalStore::open(dir).map_err(|source| Error::Open {
+            address: format!("the store in {}", dir.display()),
+            source,
+        })?;
+        self.stores.insert(dir.to_owned(), store.clone());
+        Ok(store)
+    }
+
+    /// Where what comes from a remote is kept. Without it everything still works, only slower.
+    fn cache(&mut self) -> Option<Arc<LocalStore>> {
+        let dir = self.addresses.cache_dir.clone()?;
+        self.store(Some(&dir))
+            .inspect_err(|error| warn!(%error, "going on without a cache"))
+            .ok()
+    }
+
+    fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {
+        let Address::Grpc { server, dialect, size_rule } = address else {
+            unreachable!("only addresses of servers get here");
+        };
+        let key = format!("{address:?}");
+        if let Some(channel) = self.channels.get(&key) {
+            return Ok(channel.clone());
+        }
+        let options =
+            GrpcOptions { dialect: *dialect, size_rule: *size_rule, ..GrpcOptions::default() };
+        let channel = GrpcChannel::connect(server, options)
+            .map_err(|source| Error::Open { address: address.to_string(), source })?;
+        self.channels.insert(key, channel.clone());
+        Ok(channel)
+    }
+}
+
+fn in_memory(below: impl DirectoryService + 'static) -> Arc<dyn DirectoryService> {
+    Arc::new(LruDirectories::new(Arc::new(below), DIRECTORIES_LRU_BYTES_MAX))
+}

@@ -1,1 +1,18 @@
 //! The filesystem brought to a kernel.
+//!
+//! [`fuse`] answers FUSE messages from a [`crate::vfs::Vfs`] and knows no device; [`session`] moves messages between
+//! the kernel's device and `fuse`; [`mountpoint`] attaches and detaches; [`errno`] is the one place where errors
+//! become numbers. [`wire`] reads and writes the messages.
+//!
+//! The codec and the device loop are our own. The `fuser` crate cannot pass on FUSE_INTERRUPT, so a reader that
+//! waits for a slow store could not be killed; and virtiofs needs the same codec without the device.
+
+pub mod busy;
+mod device;
+pub mod errno;
+pub mod fuse;
+pub mod mountpoint;
+pub mod session;
+pub mod wire;
+
+pub use session::{Session, SessionOptions};

@@ -4,7 +4,7 @@ use super::{
     base32,
     ca::Ca,
     signature::{PublicKey, Signature},
-    store_path::{StorePath, StorePathDigest},
+    store_path::{StorePath, StorePathDigest, check_store_path_name},
 };
 use crate::castore::Node;
 
@@ -137,9 +137,10 @@ impl NarInfo {
     }
 }
 
-/// The name of a derivation without its suffix.
+/// The name of a derivation without its suffix. `None` if it has none, or would then be no name.
 pub fn derivation_stem(deriver: &StorePath) -> Option<&str> {
-    deriver.name().strip_suffix(DERIVATION_SUFFIX)
+    let stem = deriver.name().strip_suffix(DERIVATION_SUFFIX)?;
+    check_store_path_name(stem.as_bytes()).ok()
 }
 
 #[cfg(test)]

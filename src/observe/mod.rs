@@ -1,1 +1,3 @@
 //! What happens, told.
+
+pub mod log;

@@ -1,1 +1,317 @@
-//! The filesystem without a kernel.
+//! The filesystem without a kernel: what FUSE and virtiofs have in common.
+//!
+//! Nothing here knows errno values, message layouts or sockets; [`crate::mount`] translates. The tree is immutable:
+//! what a number or a name below the root stands for never changes. Only the root gains names.
+//!
+//! Operations that may have to fetch something are `async`. They are polled once in the thread of the request
+//! ([`Answer::of`]), which completes them if what they need is at hand; only the others become tasks.
+//!
+//! Deliberately absent: writing (everything is read-only), file handles (a read names an inode, and nothing about
+//! an open file needs remembering), and access checks (the kernel does them from the attributes).
+
+mod answer;
+mod error;
+mod inode;
+mod roots;
+mod table;
+mod xattr;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+
+pub use answer::Answer;
+pub use error::{Error, Result};
+pub use inode::{Attributes, FileKind, Ino, Inode};
+pub use roots::{ROOT_NAMES_MAX, RootListing, Roots};
+pub use table::InodeTable;
+
+// What an adapter needs of the rooms below, so that it depends on this one alone.
+pub use crate::{
+    castore::NodeRef,
+    service::{Error as ServiceError, blob::LocalBlob},
+};
+
+use crate::{
+    castore::{Digest, Directory, Node},
+    nix::StorePath,
+    service::{
+        Stores,
+        blob::BlobService,
+        directory::DirectoryService,
+    },
+};
+
+/// What the tree shows besides names and contents.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Whether the root lists everything in the store, or only what has been looked up.
+    pub list_root: bool,
+    /// Whether digests show as extended attributes.
+    pub show_xattr: bool,
+}
+
+/// What `statfs(2)` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statfs {
+    /// How many blocks there are, all of them used.
+    pub blocks: u64,
+    /// The size of a block, in bytes.
+    pub block_size: u32,
+    /// How many inodes there are, all of them used.
+    pub files: u64,
+    /// The longest name, in bytes.
+    pub name_len_max: u32,
+}
+
+/// The filesystem.
+pub struct Vfs {
+    blobs: Arc<dyn BlobService>,
+    directories: Arc<dyn DirectoryService>,
+    roots: Roots,
+    inodes: InodeTable,
+    show_xattr: bool,
+    /// The sizes of the files that were looked up, together, in bytes; a lower bound of what the tree holds.
+    bytes_seen: AtomicU64,
+}
+
+impl Vfs {
+    /// Over a store.
+    pub fn new(stores: &Stores, options: Options) -> Self {
+        Vfs {
+            blobs: stores.blobs.clone(),
+            directories: stores.directories.clone(),
+            roots: Roots::new(stores.path_infos.clone(), options.list_root),
+            inodes: InodeTable::new(),
+            show_xattr: options.show_xattr,
+            bytes_seen: AtomicU64::new(0),
+        }
+    }
+
+    /// The inodes that the kernel knows.
+    pub fn inodes(&self) -> &InodeTable {
+        &self.inodes
+    }
+
+    /// Finds `name` in `parent` and hands the inode to the kernel: a [`Vfs::forget`] is owed.
+    /// [`Error::NotFound`] if there is none.
+    pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
+        match name {
+            b"." => return self.lookup_again(parent),
+            b".." => return self.lookup_again(self.parent(parent)?),
+            _ => {}
+        }
+        if parent == Ino::ROOT {
+            let node = self.roots.get(name).await?.ok_or(Error::NotFound)?;
+            return self.remember(parent, name, node.as_ref());
+        }
+        let directory = self.directory(parent).await?;
+        let entry = directory.find(name).ok_or(Error::NotFound)?;
+        self.remember(parent, name, entry.node)
+    }
+
+    /// Hands an entry of a listing of `parent` to the kernel: a [`Vfs::forget`] is owed.
+    pub fn remember(&self, parent: Ino, name: &[u8], node: NodeRef<'_>) -> Result<Attributes> {
+        if let NodeRef::File { size, .. } = node {
+            self.bytes_seen.fetch_add(size, Ordering::Relaxed);
+        }
+        let ino = self.inodes.remember(parent, name, node);
+        self.attributes(ino)
+    }
+
+    /// The number that [`Vfs::remember`] would most likely return, without handing anything to the kernel.
+    pub fn number(&self, parent: Ino, name: &[u8], node: NodeRef<'_>) -> Ino {
+        Ino::derive(parent, name, node)
+    }
+
+    fn lookup_again(&self, ino: Ino) -> Result<Attributes> {
+        self.inodes.remember_again(ino)?;
+        self.attributes(ino)
+    }
+
+    /// Takes back `count` of the times the inode was handed to the kernel.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    /// What `stat` tells.
+    pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
+        self.inodes.with(ino, |inode| inode.attributes(ino))
+    }
+
+    /// The directory that `ino`, a directory, lies in. The root lies in itself.
+    pub fn parent(&self, ino: Ino) -> Result<Ino> {
+        self.inodes.with(ino, |inode| match inode {
+            Inode::Root => Ok(Ino::ROOT),
+            Inode::Directory { parent, .. } => Ok(*parent),
+            Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
+        })?
+    }
+
+    /// Where a symlink points.
+    pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>> {
+        self.inodes.with(ino, |inode| match inode {
+            Inode::Symlink { target } => Ok(target.clone()),
+            Inode::Root | Inode::Directory { .. } | Inode::File { .. } => Err(Error::WrongKind),
+        })?
+    }
+
+    /// Starts a listing of the root.
+    pub fn list_root(&self) -> RootListing {
+        self.roots.list()
+    }
+
+    /// The entries of a directory other than the root. They are always the same.
+    pub async fn list(&self, ino: Ino) -> Result<Arc<Directory>> {
+        self.directory(ino).await
+    }
+
+    /// The contents of a file as an open local file, if they are here as one.
+    pub fn local(&self, ino: Ino) -> Result<Option<LocalBlob>> {
+        let (digest, size) = self.file(ino)?;
+        let blob = self.blobs.open_local(&digest)?;
+        match blob {
+            // A file that lost its end must not read as one that ends early.
+            Some(blob) if blob.size != size => Err(Error::Missing(format!(
+                "part of blob {digest} ({size} bytes according to its directory, {} here)",
+                blob.size
+            ))),
+            blob => Ok(blob),
+        }
+    }
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    pub async fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Vec<Bytes>> {
+        let (digest, size) = self.file(ino)?;
+        let end = offset.saturating_add(len as u64).min(size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let missing = || Error::Missing(format!("blob {digest}"));
+        let mut stream = self.blobs.read(&digest, offset..end).await?.ok_or_else(missing)?;
+        let mut pieces = Vec::new();
+        while let Some(piece) = stream.next().await {
+            pieces.push(piece?);
+        }
+        // A blob that is shorter than its directory says must not read as one that ends early.
+        let got: usize = pieces.iter().map(Bytes::len).sum();
+        if got as u64 != end - offset {
+            return Err(Error::Missing(format!("byte {} of blob {digest}", offset + got as u64)));
+        }
+        Ok(pieces)
+    }
+
+    /// The value of an extended attribute. `None` if they are turned off.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Option<String>> {
+        if !self.show_xattr {
+            return Ok(None);
+        }
+        self.inodes.with(ino, |inode| xattr::get(inode, name))?.map(Some)
+    }
+
+    /// The names of the extended attributes, each ended by a NUL. `None` if they are turned off.
+    pub fn xattr_names(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        if !self.show_xattr {
+            return Ok(None);
+        }
+        self.inodes.with(ino, xattr::list).map(Some)
+    }
+
+    /// Numbers for `statfs(2)`: how much there is in all cannot be known, so this tells what was seen so far. A
+    /// read-only filesystem has nothing free.
+    pub fn statfs(&self) -> Statfs {
+        const BLOCK_SIZE: u32 = 4096;
+        let seen = self.bytes_seen.load(Ordering::Relaxed);
+        Statfs {
+            blocks: seen.div_ceil(u64::from(BLOCK_SIZE)).max(1),
+            block_size: BLOCK_SIZE,
+            files: self.inodes.len() as u64 + 1,
+            name_len_max: crate::castore::NAME_LEN_MAX as u32,
+        }
+    }
+
+    fn file(&self, ino: Ino) -> Result<(Digest, u64)> {
+        self.inodes.with(ino, |inode| match inode {
+            Inode::File { digest, size, .. } => Ok((*digest, *size)),
+            Inode::Root | Inode::Directory { .. } => Err(Error::IsDirectory),
+            Inode::Symlink { .. } => Err(Error::WrongKind),
+        })?
+    }
+
+    async fn directory(&self, ino: Ino) -> Result<Arc<Directory>> {
+        let (digest, parent) = self.inodes.with(ino, |inode| match inode {
+            Inode::Directory { digest, parent, .. } => Ok((*digest, *parent)),
+            Inode::Root | Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
+        })??;
+        match parent == Ino::ROOT {
+            true => store_path_directory(&*self.directories, digest).await,
+            false => directory(&*self.directories, &digest).await,
+        }
+    }
+}
+
+fn missing(digest: &Digest) -> Error {
+    Error::Missing(format!("directory {digest}"))
+}
+
+async fn directory(directories: &dyn DirectoryService, digest: &Digest) -> Result<Arc<Directory>> {
+    directories.get(digest).await?.ok_or_else(|| missing(digest))
+}
+
+/// The top directory of a store path. If it has to be fetched, its whole closure comes with it in one request, since
+/// whoever enters a store path will walk it; the layers below keep what passes.
+async fn store_path_directory(
+    directories: &dyn DirectoryService,
+    digest: Digest,
+) -> Result<Arc<Directory>> {
+    let first = async {
+        let mut closure =
+            directories.get_closure(&digest).await?.ok_or_else(|| missing(&digest))?;
+        let root = closure.next().await.transpose()?.ok_or_else(|| missing(&digest))?;
+        Ok::<_, Error>((root, closure))
+    };
+    let mut first = std::pin::pin!(first);
+    let mut waited = false;
+    let (root, mut closure) = std::future::poll_fn(|cx| {
+        let poll = first.as_mut().poll(cx);
+        waited |= poll.is_pending();
+        poll
+    })
+    .await?;
+    // What is at hand needs no walking ahead of time.
+    if waited {
+        while let Some(directory) = closure.next().await {
+            directory?;
+        }
+    }
+    Ok(root)
+}
+
+/// Finds the node at `inner`, a relative path, in a store path whose contents are `root`. Symlinks are not followed.
+/// `None` if there is nothing there.
+pub async fn descend(
+    directories: &dyn DirectoryService,
+    root: Node,
+    inner: &[u8],
+) -> Result<Option<Node>> {
+    let mut node = root;
+    for name in inner.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let Node::Directory { digest, .. } = node else { return Ok(None) };
+        let parent = directory(directories, &digest).await?;
+        match parent.find(name) {
+            Some(entry) => node = entry.node.to_node(),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(node))
+}
+
+/// The contents of a store path. `None` if the store has none of exactly that name.
+pub async fn store_path_node(stores: &Stores, store_path: &StorePath) -> Result<Option<Node>> {
+    let path_info = stores.path_infos.get(&store_path.digest()).await?;
+    Ok(path_info.filter(|info| info.store_path == *store_path).map(|info| info.node))
+}

@@ -103,4 +103,4 @@ pub(super) fn node_name(message: &proto::Node) -> Option<&[u8]> {
 
 #[cfg(test)]
 #[path = "castore_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,0 +1,215 @@
+//! `lazystore mount`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{ArgAction, Args};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
+use tracing::{info, warn};
+
+use super::{GlobalOptions, import::import_all, watchdog};
+use crate::{
+    mount::{
+        Session, SessionOptions, busy,
+        fuse::Fuse,
+        mountpoint::{self, Mountpoint},
+    },
+    vfs::{self, Ino, Vfs},
+};
+
+/// How long a mount that is in use is still served after it was detached.
+const DETACHED_GRACE: Duration = Duration::from_secs(10);
+
+/// Fewer threads than this would let one that waits for the local disk hold up the others.
+const THREADS_MIN: usize = 4;
+
+/// Mount the store on a directory until Ctrl-C, SIGTERM or umount.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lazystore mount --import ./src --list-root /tmp/store
+  lazystore mount --store grpc+unix:///run/lazystore.sock --allow-other /nix/store")]
+pub(super) struct Mount {
+    /// The directory to mount on; created if it does not exist
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+
+    /// Import a file or directory before mounting; may be repeated
+    #[arg(long, value_name = "PATH")]
+    import: Vec<PathBuf>,
+
+    /// List everything in the store in the root, not only what has been looked up
+    #[arg(short = 'l', long)]
+    list_root: bool,
+
+    /// Show digests as extended attributes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
+          default_value_t = true, default_missing_value = "true")]
+    show_xattr: bool,
+
+    /// Let other users in, too (users other than root need user_allow_other in /etc/fuse.conf)
+    #[arg(long)]
+    allow_other: bool,
+
+    /// How many threads answer the kernel [default: the number of processors, at least 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+impl Mount {
+    pub(super) fn run(&self, options: &GlobalOptions, runtime: &Runtime) -> anyhow::Result<()> {
+        // Before anything is mounted, so that no signal finds it unprepared.
+        let mut signals = {
+            let _context = runtime.enter();
+            Signals::new()?
+        };
+        let stores = {
+            let _context = runtime.enter();
+            options.open()?
+        };
+        let imported = import_all(&self.import, None, &stores, options, runtime)?;
+        let vfs_options =
+            vfs::Options { list_root: self.list_root, show_xattr: self.show_xattr };
+        let vfs = Arc::new(Vfs::new(&stores, vfs_options));
+        for import in &imported {
+            // So that the root lists it, whatever else it lists.
+            let name = import.path_info.store_path.to_string();
+            let seen = runtime.block_on(vfs.lookup(Ino::ROOT, name.as_bytes()))?;
+            vfs.forget(seen.ino, 1);
+        }
+
+        let created = create_directory(&self.mountpoint)?;
+        let result = self.serve(vfs, runtime, &mut signals);
+        if created {
+            // It was empty when we made it. If it is not any more, it is not ours.
+            let _ = fs::remove_dir(&self.mountpoint);
+        }
+        result
+    }
+
+    fn serve(
+        &self,
+        vfs: Arc<Vfs>,
+        runtime: &Runtime,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
+        let (mountpoint, device, stale) = mountpoint::mount(&self.mountpoint, self.allow_other)?;
+        if stale {
+            warn!(
+                mountpoint = %self.mountpoint.display(),
+                "detached a dead mount that an earlier process had left here"
+            );
+        }
+        let watchdog = watchdog::start(mountpoint.path())
+            .inspect_err(|error| warn!("a crash would leave a dead mount: {error:#}"));
+        let session = Session::start(
+            device,
+            Arc::new(Fuse::new(vfs)),
+            runtime.handle(),
+            SessionOptions { threads: self.threads() },
+        )
+        .context("cannot talk to the kernel")?;
+        info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");
+
+        let (ended_tx, mut ended) = oneshot::channel();
+        thread::spawn(move || {
+            session.join();
+            let _ = ended_tx.send(());
+        });
+        runtime.block_on(async {
+            tokio::select! {
+                _ = &mut ended => {
+                    info!("unmounted by somebody else");
+                    Ok(())
+                }
+                () = signals.next() => unmount(&mountpoint, &mut ended, signals).await,
+            }
+        })?;
+        // Its pipe closes with it.
+        drop(watchdog);
+        Ok(())
+    }
+
+    fn threads(&self) -> usize {
+        match self.threads {
+            Some(threads) => usize::from(threads),
+            None => thread::available_parallelism().map_or(1, usize::from).max(THREADS_MIN),
+        }
+    }
+}
+
+/// Makes the directory if there is none. `true` if it was made.
+fn create_directory(path: &Path) -> anyhow::Result<bool> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        // A dead mount cannot even be looked at; it is dealt with later.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot create the directory {}", path.display()))
+        }
+    }
+}
+
+/// Unmounts, or, if somebody uses the mount, says who, and detaches it.
+async fn unmount(
+    mountpoint: &Mountpoint,
+    ended: &mut oneshot::Receiver<()>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    match mountpoint.unmount() {
+        Ok(()) => {
+            info!("unmounted");
+            return Ok(());
+        }
+        Err(mountpoint::Error::Busy(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let path = mountpoint.path().to_owned();
+    // The mount goes on being served meanwhile, so looking at its users cannot block for ever.
+    let users = tokio::task::spawn_blocking(move || busy::users(&path)).await?;
+    for user in users.unwrap_or_default() {
+        warn!(%user, "the mount is in use");
+    }
+    mountpoint.detach()?;
+    warn!(
+        "detached while in use: served for {} more seconds, or until the next signal",
+        DETACHED_GRACE.as_secs()
+    );
+    tokio::select! {
+        _ = timeout(DETACHED_GRACE, ended) => {}
+        () = signals.next() => {}
+    }
+    Ok(())
+}
+
+/// What asks us to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

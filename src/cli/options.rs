@@ -1,0 +1,103 @@
+//! Options that every command has.
+
+use std::{env, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use crate::{
+    compose::{self, Addresses},
+    observe::log::LogFormat,
+    service::Stores,
+};
+
+/// Which store, and how to tell what happens.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
+pub struct GlobalOptions {
+    /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port, grpc+https://host:port or
+    /// grpc+unix:///abs/socket, the last three with ?dialect=tvix|snix if it cannot be found out
+    /// [default: local:, the store in --store-dir]
+    #[arg(long, global = true, env = "LAZYSTORE_STORE", value_name = "ADDR")]
+    store: Option<String>,
+
+    /// Where blobs come from and go to, if not to --store
+    #[arg(long, global = true, env = "BLOB_SERVICE_ADDR", value_name = "ADDR")]
+    blob_service_addr: Option<String>,
+
+    /// Where directories come from and go to, if not to --store
+    #[arg(long, global = true, env = "DIRECTORY_SERVICE_ADDR", value_name = "ADDR")]
+    directory_service_addr: Option<String>,
+
+    /// Where path infos come from and go to, if not to --store
+    #[arg(long, global = true, env = "PATH_INFO_SERVICE_ADDR", value_name = "ADDR")]
+    path_info_service_addr: Option<String>,
+
+    /// The directory of the store that local: means [default: /var/lib/lazystore for root, else
+    /// $XDG_STATE_HOME/lazystore]
+    #[arg(long, global = true, env = "LAZYSTORE_DIR", value_name = "DIR")]
+    store_dir: Option<PathBuf>,
+
+    /// Where what comes from a remote store is kept, or "none" [default: /var/cache/lazystore for root, else
+    /// $XDG_CACHE_HOME/lazystore]
+    #[arg(long, global = true, env = "LAZYSTORE_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+
+    /// How much to log: error, warn, info, debug or trace; RUST_LOG wins [default: info for mount and
+    /// daemon, else warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(super) log_level: Option<String>,
+
+    /// How to log
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+
+    /// Whether long work shows its progress
+    #[arg(long, global = true, value_enum, default_value_t = ProgressWhen::Auto)]
+    pub(super) progress: ProgressWhen,
+}
+
+/// When progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressWhen {
+    /// On a terminal.
+    Auto,
+    /// Never.
+    Never,
+}
+
+impl GlobalOptions {
+    /// Opens the store. What is remote is not contacted yet. Needs the context of the runtime.
+    pub(super) fn open(&self) -> anyhow::Result<Stores> {
+        let addresses = Addresses {
+            store: self.store.clone(),
+            blobs: self.blob_service_addr.clone(),
+            directories: self.directory_service_addr.clone(),
+            path_infos: self.path_info_service_addr.clone(),
+            store_dir: match &self.store_dir {
+                Some(dir) => dir.clone(),
+                None => default_dir("/var/lib", "XDG_STATE_HOME", ".local/state")
+                    .context("--store-dir is needed")?,
+            },
+            cache_dir: match &self.cache_dir {
+                Some(dir) if dir.as_os_str() == "none" => None,
+                Some(dir) => Some(dir.clone()),
+                None => default_dir("/var/cache", "XDG_CACHE_HOME", ".cache").ok(),
+            },
+        };
+        Ok(compose::open(&addresses)?)
+    }
+}
+
+/// `<system>/lazystore` for root, else `$<variable>/lazystore`, else `$HOME/<fallback>/lazystore`.
+fn default_dir(system: &str, variable: &str, fallback: &str) -> anyhow::Result<PathBuf> {
+    let base = if rustix::process::geteuid().is_root() {
+        PathBuf::from(system)
+    } else if let Some(dir) = env::var_os(variable).filter(|dir| !dir.is_empty()) {
+        PathBuf::from(dir)
+    } else {
+        let home = env::var_os("HOME").filter(|home| !home.is_empty());
+        PathBuf::from(home.context("neither HOME nor the XDG directories are set")?).join(fallback)
+    };
+    Ok(base.join("lazystore"))
+}

@@ -1,0 +1,167 @@
+//! The addresses of services, as people write them.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use crate::{
+    castore::SizeRule,
+    service::grpc::{Dialect, DialectError, GrpcAddress},
+};
+
+/// Where a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// In the memory of this process, empty at first.
+    Memory,
+    /// In a store directory; in the default one if none is named.
+    Local(Option<PathBuf>),
+    /// On a server.
+    Grpc {
+        /// Which one.
+        server: GrpcAddress,
+        /// What it speaks. `None` to find out.
+        dialect: Option<Dialect>,
+        /// How it wants the sizes of directories. `None` for what goes with its dialect.
+        size_rule: Option<SizeRule>,
+    },
+}
+
+/// Why an address is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot understand the address {address:?}: {reason}")]
+pub struct AddressError {
+    /// The address.
+    pub address: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+const FORMS: &str = "expected memory:, local:, local:///abs/dir, grpc+http://host:port, \
+                     grpc+https://host:port or grpc+unix:///abs/socket";
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(address: &str) -> Result<Self, AddressError> {
+        parse(address)
+            .map_err(|reason| AddressError { address: address.to_owned(), reason })
+    }
+}
+
+fn parse(address: &str) -> Result<Address, String> {
+    let (scheme, rest) = address.split_once(':').ok_or(FORMS)?;
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if let Some(kind) = scheme.strip_prefix("grpc+") {
+        let (dialect, size_rule) = grpc_options(query)?;
+        return Ok(Address::Grpc { server: server(kind, rest)?, dialect, size_rule });
+    }
+    if !query.is_empty() {
+        return Err(format!("{scheme}: takes no options"));
+    }
+    match (scheme, rest) {
+        ("memory", "" | "//") => Ok(Address::Memory),
+        ("memory", _) => Err("memory: names nothing behind the colon".to_owned()),
+        ("local", "" | "//") => Ok(Address::Local(None)),
+        ("local", path) => Ok(Address::Local(Some(absolute(path)?))),
+        _ => Err(FORMS.to_owned()),
+    }
+}
+
+fn server(kind: &str, rest: &str) -> Result<GrpcAddress, String> {
+    match kind {
+        "unix" => Ok(GrpcAddress::Unix(absolute(rest)?)),
+        "http" | "https" => {
+            let authority = rest.strip_prefix("//").unwrap_or_default().trim_end_matches('/');
+            if authority.is_empty() || authority.contains(['/', '@', ' ']) {
+                return Err(format!("expected grpc+{kind}://host:port"));
+            }
+            Ok(GrpcAddress::Http(format!("{kind}://{authority}")))
+        }
+        _ => Err(FORMS.to_owned()),
+    }
+}
+
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    match path.strip_prefix("//") {
+        Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+        _ => Err("the path must be absolute, behind two slashes: ///dir".to_owned()),
+    }
+}
+
+fn grpc_options(query: &str) -> Result<(Option<Dialect>, Option<SizeRule>), String> {
+    let (mut dialect, mut size_rule) = (None, None);
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("dialect", word)) => {
+                dialect = Some(word.parse().map_err(|error: DialectError| error.to_string())?);
+            }
+            Some(("sizes", "documented")) => size_rule = Some(SizeRule::Documented),
+            Some(("sizes", "doubled")) => size_rule = Some(SizeRule::Doubled),
+            Some(("sizes", _)) => return Err("sizes are documented or doubled".to_owned()),
+            _ => return Err(format!("the option {option:?} is unknown")),
+        }
+    }
+    Ok((dialect, size_rule))
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Memory => f.write_str("memory:"),
+            Address::Local(None) => f.write_str("local:"),
+            Address::Local(Some(path)) => write!(f, "local://{}", path.display()),
+            Address::Grpc { server, .. } => server.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grpc(server: GrpcAddress) -> Address {
+        Address::Grpc { server, dialect: None, size_rule: None }
+    }
+
+    #[test]
+    fn every_form_is_understood() {
+        for (text, address) in [
+            ("memory:", Address::Memory),
+            ("local:", Address::Local(None)),
+            ("local:///a/b", Address::Local(Some("/a/b".into()))),
+            ("grpc+http://[::1]:8000", grpc(GrpcAddress::Http("http://[::1]:8000".to_owned()))),
+            ("grpc+https://host:1/", grpc(GrpcAddress::Http("https://host:1".to_owned()))),
+            ("grpc+unix:///run/s", grpc(GrpcAddress::Unix("/run/s".into()))),
+            (
+                "grpc+unix:///run/s?dialect=snix&sizes=documented",
+                Address::Grpc {
+                    server: GrpcAddress::Unix("/run/s".into()),
+                    dialect: Some(Dialect::Snix),
+                    size_rule: Some(SizeRule::Documented),
+                },
+            ),
+        ] {
+            assert_eq!(text.parse(), Ok(address), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_its_reason() {
+        for (text, reason) in [
+            ("", "expected memory:"),
+            ("ftp://x", "expected memory:"),
+            ("memory:x", "names nothing"),
+            ("local:relative", "must be absolute"),
+            ("local://host/x", "must be absolute"),
+            ("local:?x=1", "takes no options"),
+            ("grpc+http:", "grpc+http://host:port"),
+            ("grpc+http://a/b", "grpc+http://host:port"),
+            ("grpc+tcp://a:1", "expected memory:"),
+            ("grpc+unix:s", "must be absolute"),
+            ("grpc+http://a:1?dialect=nix", "expected tvix or snix"),
+            ("grpc+http://a:1?colour=red", "\"colour=red\" is unknown"),
+        ] {
+            let error = text.parse::<Address>().expect_err(text).to_string();
+            assert!(error.contains(reason) && error.contains(text), "{text}: {error}");
+        }
+    }
+}

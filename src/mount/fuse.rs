@@ -1,0 +1,493 @@
+//! Answers FUSE messages. Knows no device: a session, or a virtiofs queue, brings requests and takes replies.
+//!
+//! Files are never opened: ENOSYS to the first OPEN makes the kernel open and close files by itself from then on, and
+//! keep their pages. Entries and attributes are given for ever. Absent names are cached too, except in the root, where
+//! they may appear. So a tree that was walked and read once costs no message any more.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tracing::{debug, warn};
+
+use super::{
+    errno::{Errno, errno},
+    wire::{self, Reply, Request, TooShort, fopen, init, op},
+};
+use crate::vfs::{
+    Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, RootListing, Vfs,
+};
+
+/// The most that one READ, READDIR or READDIRPLUS may ask for, in bytes: 256 pages, the kernel's own default limit.
+pub const IO_LEN_MAX: usize = 1 << 20;
+
+/// How many requests that nobody waits for in person, read-ahead above all, the kernel may have under way. The
+/// default of 12 would let a dozen reads from a dead store block all others.
+const BACKGROUND_REQUESTS_MAX: u16 = 16_384;
+
+/// How many listings of the root may be open at once.
+const ROOT_LISTINGS_MAX: usize = 4096;
+
+/// A complete reply message, header included.
+pub type Message = Vec<u8>;
+
+/// What became of a request.
+pub enum Outcome {
+    /// The reply.
+    Reply(Message),
+    /// The reply is the range of this file: read it into the reply, and nowhere else.
+    ReadLocal {
+        /// What the reply is to be addressed to.
+        unique: u64,
+        /// The file.
+        blob: LocalBlob,
+        /// Where to begin, in bytes.
+        offset: u64,
+        /// How many bytes; all of them must be there.
+        len: usize,
+    },
+    /// The reply has to be waited for.
+    Later {
+        /// What the reply will be addressed to, and what an interrupt names.
+        unique: u64,
+        /// Yields the reply.
+        reply: Pin<Box<dyn Future<Output = Message> + Send>>,
+    },
+    /// No reply is expected.
+    Silence,
+    /// The reader of the request `unique` was interrupted: that request is to be answered at once.
+    Interrupt {
+        /// Which request.
+        unique: u64,
+    },
+    /// The kernel and we have no protocol in common, or it is done with us.
+    End(Option<Message>),
+}
+
+/// A filesystem as FUSE sees it.
+pub struct Fuse {
+    vfs: Arc<Vfs>,
+    /// Listings of the root, by file handle. Other directories need none.
+    root_listings: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<RootListing>>>>,
+    next_handle: AtomicU64,
+}
+
+/// Either a reply that is ready, or one to be waited for, or an error.
+type Handled = Result<Outcome, Failure>;
+
+/// Why a request got no proper reply.
+enum Failure {
+    TooShort(TooShort),
+    Errno(Errno),
+}
+
+impl From<TooShort> for Failure {
+    fn from(error: TooShort) -> Self {
+        Failure::TooShort(error)
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Failure::Errno(errno)
+    }
+}
+
+/// The reply that tells of an error.
+pub fn error_message(unique: u64, errno: Errno) -> Message {
+    wire::header(wire::OUT_HEADER_LEN, errno.0, unique).to_vec()
+}
+
+impl Fuse {
+    /// Over a filesystem core.
+    pub fn new(vfs: Arc<Vfs>) -> Self {
+        Fuse { vfs, root_listings: Mutex::default(), next_handle: AtomicU64::new(1) }
+    }
+
+    /// The filesystem core.
+    pub fn vfs(&self) -> &Arc<Vfs> {
+        &self.vfs
+    }
+
+    /// Handles one request. What needs no waiting is done here and now.
+    pub fn handle(self: &Arc<Self>, message: &[u8]) -> Outcome {
+        let request = match Request::parse(message) {
+            Ok(request) => request,
+            Err(error) => {
+                warn!(%error, "a request without a whole header was dropped");
+                return Outcome::Silence;
+            }
+        };
+        let unique = request.unique;
+        match self.dispatch(request) {
+            Ok(outcome) => outcome,
+            Err(Failure::Errno(errno)) => Outcome::Reply(error_message(unique, errno)),
+            Err(Failure::TooShort(error)) => {
+                warn!(%error, "malformed request");
+                Outcome::Reply(error_message(unique, Errno::INVALID))
+            }
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, request: Request<'_>) -> Handled {
+        match request.opcode {
+            op::INIT => Ok(initialise(request)?),
+            op::LOOKUP => self.lookup(request),
+            op::GETATTR => self.getattr(request),
+            op::READLINK => self.readlink(request),
+            op::READ => self.read(request),
+            op::OPENDIR => self.opendir(request),
+            op::READDIR => self.readdir(request, false),
+            op::READDIRPLUS => self.readdir(request, true),
+            op::RELEASEDIR => self.releasedir(request),
+            op::GETXATTR => self.getxattr(request),
+            op::LISTXATTR => self.listxattr(request),
+            op::STATFS => {
+                let mut reply = Reply::empty();
+                reply.statfs_out(&self.vfs.statfs());
+                Ok(Outcome::Reply(reply.finish(request.unique)))
+            }
+            op::FORGET => self.forget(request),
+            op::BATCH_FORGET => self.batch_forget(request),
+            op::INTERRUPT => {
+                let mut request = request;
+                Ok(Outcome::Interrupt { unique: request.u64()? })
+            }
+            op::DESTROY => Ok(Outcome::End(Some(Reply::empty().finish(request.unique)))),
+            op::SETATTR
+            | op::SYMLINK
+            | op::MKNOD
+            | op::MKDIR
+            | op::UNLINK
+            | op::RMDIR
+            | op::RENAME
+            | op::RENAME2
+            | op::LINK
+            | op::WRITE
+            | op::SETXATTR
+            | op::REMOVEXATTR
+            | op::CREATE
+            | op::FALLOCATE
+            | op::COPY_FILE_RANGE
+            | op::TMPFILE => Err(Errno::READ_ONLY.into()),
+            // OPEN among them: the kernel then opens files without us. It also checks access from the modes.
+            _ => Err(Errno::NOT_IMPLEMENTED.into()),
+        }
+    }
+
+    /// Polls `answer` once; the reply is written by `write`.
+    fn answer<T: 'static>(
+        request: &Request<'_>,
+        what: &'static str,
+        answer: impl Future<Output = Result<T, Error>> + Send + 'static,
+        write: impl FnOnce(T) -> Reply + Send + 'static,
+    ) -> Handled {
+        let unique = request.unique;
+        let reply = async move {
+            match answer.await {
+                Ok(value) => write(value).finish(unique),
+                Err(error) => error_message(unique, errno(what, &error)),
+            }
+        };
+        Ok(match Answer::of(reply) {
+            Answer::Now(message) => Outcome::Reply(message),
+            Answer::Later(reply) => Outcome::Later { unique, reply },
+        })
+    }
+
+    fn lookup(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
+        let parent = Ino::from_raw(request.nodeid);
+        let name = Bytes::copy_from_slice(request.name()?);
+        let vfs = self.vfs.clone();
+        let found = async move {
+            match vfs.lookup(parent, &name).await {
+                Ok(attributes) => Ok(Some(attributes)),
+                // Below the root an absent name stays absent, and the kernel may remember that.
+                Err(Error::NotFound) if parent != Ino::ROOT => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        Self::answer(&request, "lookup", found, |found: Option<Attributes>| {
+            let mut reply = Reply::with_capacity(wire::ENTRY_OUT_LEN);
+            match found {
+                Some(attributes) => reply.entry_out(&attributes),
+                None => reply.negative_entry_out(),
+            }
+            reply
+        })
+    }
+
+    fn getattr(&self, request: Request<'_>) -> Handled {
+        let attributes = self.vfs.attributes(Ino::from_raw(request.nodeid));
+        let attributes = attributes.map_err(|error| errno("getattr", &error))?;
+        let mut reply = Reply::empty();
+        reply.attr_out(&attributes);
+        Ok(Outcome::Reply(reply.finish(request.unique)))
+    }
+
+    fn readlink(&self, request: Request<'_>) -> Handled {
+        let target = self.vfs.readlink(Ino::from_raw(request.nodeid));
+        let target = target.map_err(|error| errno("readlink", &error))?;
+        let mut reply = Reply::with_capacity(target.len());
+        reply.bytes(&target);
+        Ok(Outcome::Reply(reply.finish(request.unique)))
+    }
+
+    fn read(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
+        let ino = Ino::from_raw(request.nodeid);
+        let (_, offset, len) = read_in(&mut request)?;
+        match self.vfs.local(ino).map_err(|error| errno("read", &error))? {
+            Some(blob) => {
+                let len = blob.size.saturating_sub(offset).min(len as u64) as usize;
+                Ok(Outcome::ReadLocal { unique: request.unique, blob, offset, len })
+            }
+            None => {
+                let vfs = self.vfs.clone();
+                let read = async move { vfs.read(ino, offset, len).await };
+                Self::answer(&request, "read", read, |pieces: Vec<Bytes>| {
+                    let mut reply = Reply::with_capacity(pieces.iter().map(Bytes::len).sum());
+                    pieces.iter().for_each(|piece| reply.bytes(piece));
+                    reply
+                })
+            }
+        }
+    }
+
+    fn opendir(&self, request: Request<'_>) -> Handled {
+        let mut reply = Reply::empty();
+        if request.nodeid == Ino::ROOT.raw() {
+            let mut listings = self.root_listings.lock();
+            if listings.len() >= ROOT_LISTINGS_MAX {
+                return Err(Errno(libc::ENFILE).into());
+            }
+            let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+            listings.insert(handle, Arc::new(tokio::sync::Mutex::new(self.vfs.list_root())));
+            // The root gains names: the kernel must not keep its listing.
+            reply.u64(handle);
+            reply.u32(0);
+        } else {
+            reply.u64(0);
+            reply.u32(fopen::KEEP_CACHE | fopen::CACHE_DIR);
+        }
+        reply.u32(0);
+        Ok(Outcome::Reply(reply.finish(request.unique)))
+    }
+
+    fn releasedir(&self, mut request: Request<'_>) -> Handled {
+        self.root_listings.lock().remove(&request.u64()?);
+        Ok(Outcome::Reply(Reply::empty().finish(request.unique)))
+    }
+
+    fn readdir(self: &Arc<Self>, mut request: Request<'_>, plus: bool) -> Handled {
+        let ino = Ino::from_raw(request.nodeid);
+        let (handle, offset, len) = read_in(&mut request)?;
+        let fuse = self.clone();
+        let page = move |offset| Page { fuse, ino, plus, next: offset, len, reply: Reply::empty() };
+        if ino == Ino::ROOT {
+            let listing = self.root_listings.lock().get(&handle).cloned().ok_or(Errno::INVALID)?;
+            let fill = async move {
+                // The lock is this one handle's own, and the kernel reads a handle from one place at a time.
+                let mut listing = listing.lock().await;
+                // An offset of 0 again is rewinddir(3): the names of now.
+                let mut page = page(offset);
+                if offset == 0 {
+                    *listing = page.fuse.vfs.list_root();
+                }
+                page.dots()?;
+                while let Some((store_path, node)) = listing.get(page.index()).await? {
+                    if !page.add(store_path.to_string().as_bytes(), node.as_ref())? {
+                        break;
+                    }
+                }
+                Ok(page.reply)
+            };
+            return Self::answer(&request, "readdir", fill, |reply| reply);
+        }
+        let fill = async move {
+            let mut page = page(offset);
+            let directory = page.fuse.vfs.list(ino).await?;
+            page.dots()?;
+            while let Some(entry) = directory.get(page.index()) {
+                if !page.add(entry.name, entry.node)? {
+                    break;
+                }
+            }
+            Ok(page.reply)
+        };
+        Self::answer(&request, "readdir", fill, |reply| reply)
+    }
+
+    fn getxattr(&self, mut request: Request<'_>) -> Handled {
+        let size = request.u32()?;
+        request.skip(4)?;
+        let name = request.name()?;
+        let value = self.vfs.xattr(Ino::from_raw(request.nodeid), name);
+        match value.map_err(|error| errno("getxattr", &error))? {
+            Some(value) => attribute_reply(&request, size, value.as_bytes()),
+            // The kernel then answers ENOTSUP by itself from now on.
+            None => Err(Errno::NOT_IMPLEMENTED.into()),
+        }
+    }
+
+    fn listxattr(&self, mut request: Request<'_>) -> Handled {
+        let size = request.u32()?;
+        let names = self.vfs.xattr_names(Ino::from_raw(request.nodeid));
+        match names.map_err(|error| errno("listxattr", &error))? {
+            Some(names) => attribute_reply(&request, size, &names),
+            None => Err(Errno::NOT_IMPLEMENTED.into()),
+        }
+    }
+
+    fn forget(&self, mut request: Request<'_>) -> Handled {
+        // No reply is wanted, so a malformed one has nobody to tell.
+        if let Ok(count) = request.u64() {
+            self.vfs.forget(Ino::from_raw(request.nodeid), count);
+        }
+        Ok(Outcome::Silence)
+    }
+
+    fn batch_forget(&self, mut request: Request<'_>) -> Handled {
+        let Ok(count) = request.u32() else { return Ok(Outcome::Silence) };
+        let mut left = request.skip(4).map_or(0, |()| count);
+        while left > 0 {
+            let (Ok(nodeid), Ok(lookups)) = (request.u64(), request.u64()) else { break };
+            self.vfs.forget(Ino::from_raw(nodeid), lookups);
+            left -= 1;
+        }
+        Ok(Outcome::Silence)
+    }
+}
+
+/// `struct fuse_read_in`: the file handle, the offset, and the length, cut to what is allowed.
+fn read_in(request: &mut Request<'_>) -> Result<(u64, u64, usize), TooShort> {
+    let handle = request.u64()?;
+    let offset = request.u64()?;
+    let len = request.u32()? as usize;
+    Ok((handle, offset, len.min(IO_LEN_MAX)))
+}
+
+/// A value of an extended attribute, or, if the caller offers no room, its length.
+fn attribute_reply(request: &Request<'_>, size: u32, value: &[u8]) -> Handled {
+    let mut reply = Reply::with_capacity(value.len().max(8));
+    match size as usize {
+        0 => {
+            reply.u32(value.len() as u32);
+            reply.u32(0);
+        }
+        size if size < value.len() => {
+            return Err(errno("getxattr", &Error::TooSmall).into());
+        }
+        _ => reply.bytes(value),
+    }
+    Ok(Outcome::Reply(reply.finish(request.unique)))
+}
+
+/// One reply to READDIR or READDIRPLUS. Offsets are places in the listing: 0 is `.`, 1 is `..`, then the entries.
+struct Page {
+    fuse: Arc<Fuse>,
+    ino: Ino,
+    plus: bool,
+    /// The offset of what comes next.
+    next: u64,
+    /// How long the reply may become, in bytes.
+    len: usize,
+    reply: Reply,
+}
+
+/// How many offsets come before the first entry.
+const DOTS: u64 = 2;
+
+impl Page {
+    /// The place among the entries of what comes next.
+    fn index(&self) -> usize {
+        usize::try_from(self.next.saturating_sub(DOTS)).unwrap_or(usize::MAX)
+    }
+
+    fn fits(&self, name: &[u8]) -> bool {
+        let entry = if self.plus { wire::ENTRY_OUT_LEN } else { 0 };
+        self.reply.len() + entry + wire::dirent_len(name) <= self.len
+    }
+
+    fn dots(&mut self) -> Result<(), Error> {
+        while self.next < DOTS {
+            let (name, ino) = match self.next {
+                0 => (&b"."[..], self.ino),
+                _ => (&b".."[..], self.fuse.vfs.parent(self.ino)?),
+            };
+            if !self.fits(name) {
+                break;
+            }
+            if self.plus {
+                self.reply.no_entry_out();
+            }
+            self.reply.dirent(ino.raw(), self.next + 1, FileKind::Directory, name);
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds the next entry. `false` if there is no room for it: it is then not handed to the kernel either.
+    fn add(&mut self, name: &[u8], node: NodeRef<'_>) -> Result<bool, Error> {
+        if self.next < DOTS || !self.fits(name) {
+            return Ok(false);
+        }
+        let vfs = &self.fuse.vfs;
+        let ino = match self.plus {
+            true => {
+                let attributes = vfs.remember(self.ino, name, node)?;
+                self.reply.entry_out(&attributes);
+                attributes.ino
+            }
+            false => vfs.number(self.ino, name, node),
+        };
+        self.reply.dirent(ino.raw(), self.next + 1, FileKind::from(node), name);
+        self.next += 1;
+        Ok(true)
+    }
+}
+
+/// `struct fuse_init_in` and `struct fuse_init_out`.
+fn initialise(mut request: Request<'_>) -> Result<Outcome, TooShort> {
+    let (major, minor) = (request.u32()?, request.u32()?);
+    let max_readahead = request.u32()?;
+    let flags = u64::from(request.u32()?);
+    let mut reply = Reply::empty();
+    reply.u32(wire::MAJOR);
+    if major > wire::MAJOR {
+        // It will ask again with our version.
+        reply.u32(wire::MINOR);
+        reply.zeros(56);
+        return Ok(Outcome::Reply(reply.finish(request.unique)));
+    }
+    if major < wire::MAJOR || minor < wire::MINOR_MIN {
+        warn!(major, minor, "the kernel's FUSE protocol is too old; 7.31 (Linux 5.4) is needed");
+        return Ok(Outcome::End(Some(error_message(request.unique, Errno(libc::EPROTO)))));
+    }
+    let wanted = init::ASYNC_READ
+        | init::DO_READDIRPLUS
+        | init::READDIRPLUS_AUTO
+        | init::ASYNC_DIO
+        | init::NO_OPEN_SUPPORT
+        | init::PARALLEL_DIROPS
+        | init::MAX_PAGES
+        | init::CACHE_SYMLINKS
+        | init::EXPLICIT_INVAL_DATA;
+    debug!(major, minor, max_readahead, "the kernel says hello");
+    reply.u32(minor.min(wire::MINOR));
+    reply.u32(max_readahead);
+    reply.u32((wanted & flags) as u32);
+    reply.u16(BACKGROUND_REQUESTS_MAX);
+    reply.u16(BACKGROUND_REQUESTS_MAX / 4 * 3);
+    reply.u32(4096); // the longest WRITE; there will be none
+    reply.u32(1_000_000_000); // times are whole seconds, in nanoseconds
+    reply.u16((IO_LEN_MAX / 4096) as u16);
+    reply.zeros(2 + 4 + 4 + 24); // map alignment, more flags, stacking depth, unused
+    Ok(Outcome::Reply(reply.finish(request.unique)))
+}

@@ -1,0 +1,210 @@
+//! Attaching a filesystem to a directory, and detaching it.
+//!
+//! Root mounts with `mount(2)`; everybody else needs the helper `fusermount3`, which is setuid.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    io::IoSliceMut,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    mount::{MountFlags, UnmountFlags},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
+};
+
+use super::device;
+
+const HELPER: &str = "fusermount3";
+
+/// Why a filesystem could not be attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no directory of that name.
+    #[error("cannot mount on {mountpoint}: {source}; it has to be a directory that exists")]
+    Mountpoint {
+        /// Where to.
+        mountpoint: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `/dev/fuse` cannot be opened.
+    #[error("cannot open /dev/fuse: {0}; is the fuse module loaded, and may this user use it?")]
+    Device(#[source] io::Error),
+    /// `mount(2)` failed.
+    #[error("cannot mount on {mountpoint}: {source}")]
+    Mount {
+        /// Where to.
+        mountpoint: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The helper cannot be run.
+    #[error("cannot run {HELPER}: {0}; users other than root need it to mount (package fuse3)")]
+    Helper(#[source] io::Error),
+    /// The helper failed.
+    #[error("{HELPER} failed: {0}")]
+    HelperFailed(String),
+    /// The filesystem could not be detached.
+    #[error("cannot unmount {mountpoint}: {source}")]
+    Unmount {
+        /// Where from.
+        mountpoint: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is in use.
+    #[error("{0} is in use")]
+    Busy(PathBuf),
+}
+
+/// A filesystem that is attached to a directory.
+#[derive(Debug)]
+pub struct Mountpoint {
+    path: PathBuf,
+}
+
+/// Attaches a new filesystem to the directory `path`. The descriptor carries its requests.
+///
+/// A dead mount of an earlier process that is still attached there is detached first; `true` says so.
+pub fn mount(path: &Path, allow_other: bool) -> Result<(Mountpoint, OwnedFd, bool), Error> {
+    let stale = detach_stale(path)?;
+    let no_directory = |source| Error::Mountpoint { mountpoint: path.to_owned(), source };
+    let path = fs::canonicalize(path).map_err(no_directory)?;
+    if !fs::metadata(&path).map_err(no_directory)?.is_dir() {
+        return Err(no_directory(io::ErrorKind::NotADirectory.into()));
+    }
+    let device = match rustix::process::geteuid().is_root() {
+        true => mount_as_root(&path, allow_other)?,
+        false => mount_by_helper(&path, allow_other)?,
+    };
+    Ok((Mountpoint { path }, device, stale))
+}
+
+/// Detaches what is left at `path` of a filesystem whose process died. `false` if there is nothing like that.
+pub fn detach_stale(path: &Path) -> Result<bool, Error> {
+    match fs::metadata(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            Mountpoint { path: path.to_owned() }.detach()?;
+            Ok(true)
+        }
+        Ok(_) | Err(_) => Ok(false),
+    }
+}
+
+impl Mountpoint {
+    /// Where it is attached.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Detaches the filesystem if nobody uses it; [`Error::Busy`] otherwise.
+    pub fn unmount(&self) -> Result<(), Error> {
+        if !rustix::process::geteuid().is_root() {
+            return match self.run_helper(&["-u", "-q"]) {
+                Err(Error::HelperFailed(_)) if self.is_mounted() => {
+                    Err(Error::Busy(self.path.clone()))
+                }
+                other => other,
+            };
+        }
+        match rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::BUSY) => Err(Error::Busy(self.path.clone())),
+            // Somebody else was faster.
+            Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(error) => {
+                Err(Error::Unmount { mountpoint: self.path.clone(), source: error.into() })
+            }
+        }
+    }
+
+    /// Takes the filesystem out of the tree of files. Whoever uses it may go on as long as it is served.
+    pub fn detach(&self) -> Result<(), Error> {
+        if !rustix::process::geteuid().is_root() {
+            return self.run_helper(&["-u", "-z", "-q"]);
+        }
+        rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+            .map_err(|error| Error::Unmount { mountpoint: self.path.clone(), source: error.into() })
+    }
+
+    /// Whether a filesystem of ours is attached there.
+    fn is_mounted(&self) -> bool {
+        rustix::fs::statfs(&self.path).is_ok_and(|statfs| statfs.f_type == libc::FUSE_SUPER_MAGIC)
+    }
+
+    fn run_helper(&self, args: &[&str]) -> Result<(), Error> {
+        let mut command = Command::new(HELPER);
+        command.args(args).arg("--").arg(&self.path).stdin(Stdio::null());
+        let output = command.output().map_err(Error::Helper)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(Error::HelperFailed(helper_said(&output.stderr))),
+        }
+    }
+}
+
+fn helper_said(stderr: &[u8]) -> String {
+    String::from_utf8_lossy(stderr).trim().to_owned()
+}
+
+fn mount_as_root(path: &Path, allow_other: bool) -> Result<OwnedFd, Error> {
+    let device = device::open().map_err(Error::Device)?;
+    let mut data = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions",
+        device.as_raw_fd()
+    );
+    if allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = CString::new(data).expect("there is no NUL in it");
+    // Without NOSUID the kernel would ask for the capabilities of a file at each exec.
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("lazystore", path, "fuse.lazystore", flags, data.as_c_str())
+        .map_err(|error| Error::Mount { mountpoint: path.to_owned(), source: error.into() })?;
+    Ok(device)
+}
+
+/// The helper mounts, and sends the descriptor back over a socket.
+fn mount_by_helper(path: &Path, allow_other: bool) -> Result<OwnedFd, Error> {
+    let (ours, theirs) = UnixStream::pair().map_err(Error::Helper)?;
+    rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
+        .map_err(|error| Error::Helper(error.into()))?;
+    let mut options =
+        String::from("ro,nosuid,nodev,default_permissions,fsname=lazystore,subtype=lazystore");
+    if allow_other {
+        options.push_str(",allow_other");
+    }
+    let mut command = Command::new(HELPER);
+    command.arg("-o").arg(options).arg("--").arg(path).stdin(Stdio::null());
+    command.env("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
+    let output = command.output().map_err(Error::Helper)?;
+    drop(theirs);
+    if !output.status.success() {
+        return Err(Error::HelperFailed(helper_said(&output.stderr)));
+    }
+    receive_descriptor(&ours).map_err(Error::Helper)
+}
+
+fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0; 1];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    rustix::net::recvmsg(socket, &mut data, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
+            && let Some(descriptor) = descriptors.next()
+        {
+            return Ok(descriptor);
+        }
+    }
+    Err(io::Error::other("it sent no descriptor"))
+}

@@ -1,0 +1,245 @@
+//! A session with the kernel's FUSE device: threads that read requests and write replies.
+//!
+//! Every thread has a descriptor of its own and answers what is at hand itself. What has to be fetched becomes a task
+//! of the runtime, which carries the reply with it, so that a slow store never occupies a thread. A reader that is
+//! interrupted or killed while it waits gets its answer (EINTR) at once: its task is dropped.
+//!
+//! The session ends when the kernel says that the filesystem is unmounted.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use parking_lot::Mutex;
+use rustix::io::Errno as Os;
+use tokio::{runtime::Handle, task::AbortHandle};
+use tracing::{debug, error, warn};
+
+use super::{
+    device,
+    errno::Errno,
+    fuse::{Fuse, IO_LEN_MAX, Message, Outcome, error_message},
+    wire,
+};
+use crate::vfs::LocalBlob;
+
+/// The longest request that is read, in bytes: room for some 4,000 FORGETs at once.
+const REQUEST_LEN_MAX: usize = 64 << 10;
+
+/// How many interrupts that came before their request began to wait are remembered. One that comes after its request
+/// was answered is among them, and does no harm.
+const EARLY_INTERRUPTS_MAX: usize = 1024;
+
+/// How a session works.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionOptions {
+    /// How many threads read requests.
+    pub threads: usize,
+}
+
+/// A running session. Dropping it does not end it; unmounting does.
+#[derive(Debug)]
+pub struct Session {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Session {
+    /// Greets the kernel over `device`, which must belong to a fresh mount, and starts the threads.
+    pub fn start(
+        device: OwnedFd,
+        fuse: Arc<Fuse>,
+        runtime: &Handle,
+        options: SessionOptions,
+    ) -> io::Result<Session> {
+        let first = Arc::new(device);
+        let mut devices = vec![first.clone()];
+        for _ in 1..options.threads.max(1) {
+            // Sharing one descriptor works too.
+            devices.push(device::clone_for_thread(&first).map_or(first.clone(), Arc::new));
+        }
+        let waiting = Arc::new(Waiting::default());
+        let mut workers: Vec<_> = devices
+            .into_iter()
+            .map(|device| Worker::new(device, fuse.clone(), waiting.clone(), runtime.clone()))
+            .collect();
+        // The greeting comes first and alone.
+        if let Some(worker) = workers.first_mut() {
+            worker.next()?;
+        }
+        let mut threads = Vec::new();
+        for (number, worker) in workers.into_iter().enumerate() {
+            let thread = thread::Builder::new().name(format!("fuse-{number}"));
+            threads.push(thread.spawn(move || worker.run())?);
+        }
+        Ok(Session { threads })
+    }
+
+    /// Waits until the filesystem is unmounted.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A panic has been reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The requests whose replies are being waited for.
+#[derive(Default)]
+struct Waiting(Mutex<WaitingState>);
+
+#[derive(Default)]
+struct WaitingState {
+    tasks: HashMap<u64, (AbortHandle, Arc<OwnedFd>)>,
+    early: HashSet<u64>,
+    early_order: VecDeque<u64>,
+}
+
+impl Waiting {
+    /// Starts the task that waits for a reply. `false`, and nothing is started, if it was interrupted already.
+    fn start(
+        &self,
+        unique: u64,
+        device: &Arc<OwnedFd>,
+        spawn: impl FnOnce() -> AbortHandle,
+    ) -> bool {
+        let mut state = self.0.lock();
+        if state.early.remove(&unique) {
+            return false;
+        }
+        // The task cannot take itself out before it is in: it needs the lock for that.
+        let task = spawn();
+        state.tasks.insert(unique, (task, device.clone()));
+        true
+    }
+
+    /// Takes the request out. Only who gets `true` may reply.
+    fn end(&self, unique: u64) -> bool {
+        self.0.lock().tasks.remove(&unique).is_some()
+    }
+
+    /// Ends the task, if there is one. Returns where to reply to.
+    fn interrupt(&self, unique: u64) -> Option<Arc<OwnedFd>> {
+        let mut state = self.0.lock();
+        if let Some((task, device)) = state.tasks.remove(&unique) {
+            task.abort();
+            return Some(device);
+        }
+        if state.early.insert(unique) {
+            state.early_order.push_back(unique);
+        }
+        if state.early_order.len() > EARLY_INTERRUPTS_MAX
+            && let Some(oldest) = state.early_order.pop_front()
+        {
+            state.early.remove(&oldest);
+        }
+        None
+    }
+}
+
+/// What one thread has.
+struct Worker {
+    device: Arc<OwnedFd>,
+    fuse: Arc<Fuse>,
+    waiting: Arc<Waiting>,
+    runtime: Handle,
+    request: Vec<u8>,
+    /// Where data is read into from local files, behind room for the header.
+    data: Vec<u8>,
+}
+
+impl Worker {
+    fn new(device: Arc<OwnedFd>, fuse: Arc<Fuse>, waiting: Arc<Waiting>, runtime: Handle) -> Self {
+        let request = vec![0; REQUEST_LEN_MAX];
+        let data = vec![0; wire::OUT_HEADER_LEN + IO_LEN_MAX];
+        Worker { device, fuse, waiting, runtime, request, data }
+    }
+
+    fn run(mut self) {
+        let runtime = self.runtime.clone();
+        let _context = runtime.enter();
+        loop {
+            match self.next() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    error!(%error, "cannot read requests from the kernel any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Handles one request. `false` when the filesystem is unmounted.
+    fn next(&mut self) -> io::Result<bool> {
+        let len = match rustix::io::read(&*self.device, &mut self.request) {
+            Ok(len) => len,
+            // ENOENT: the request was interrupted before we got it.
+            Err(Os::NOENT | Os::INTR | Os::AGAIN) => return Ok(true),
+            Err(Os::NODEV) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        match self.fuse.handle(&self.request[..len]) {
+            Outcome::Reply(message) => send(&self.device, &message),
+            Outcome::ReadLocal { unique, blob, offset, len } => {
+                self.read_local(unique, &blob, offset, len);
+            }
+            Outcome::Later { unique, reply } => self.later(unique, reply),
+            Outcome::Silence => {}
+            Outcome::Interrupt { unique } => {
+                if let Some(device) = self.waiting.interrupt(unique) {
+                    send(&device, &error_message(unique, Errno::INTERRUPTED));
+                }
+            }
+            Outcome::End(message) => {
+                if let Some(message) = message {
+                    send(&self.device, &message);
+                }
+                // The device says so too, to every thread, once the filesystem is gone.
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) {
+        let end = wire::OUT_HEADER_LEN + len;
+        match blob.file.read_exact_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
+            Ok(()) => {
+                let header = wire::header(end, 0, unique);
+                self.data[..wire::OUT_HEADER_LEN].copy_from_slice(&header);
+                send(&self.device, &self.data[..end]);
+            }
+            Err(error) => {
+                error!(%error, offset, len, "cannot read a blob from the local disk");
+                send(&self.device, &error_message(unique, Errno::IO));
+            }
+        }
+    }
+
+    fn later(&self, unique: u64, reply: std::pin::Pin<Box<dyn Future<Output = Message> + Send>>) {
+        let (waiting, device) = (self.waiting.clone(), self.device.clone());
+        let task = async move {
+            let message = reply.await;
+            if waiting.end(unique) {
+                send(&device, &message);
+            }
+        };
+        let started =
+            self.waiting.start(unique, &self.device, || self.runtime.spawn(task).abort_handle());
+        if !started {
+            send(&self.device, &error_message(unique, Errno::INTERRUPTED));
+        }
+    }
+}
+
+fn send(device: &OwnedFd, message: &[u8]) {
+    match rustix::io::write(device, message) {
+        Ok(_) => {}
+        // The reader is gone, or the whole mount.
+        Err(Os::NOENT | Os::NODEV) => debug!("nobody waits for this reply any more"),
+        Err(error) => warn!(%error, "the kernel does not take a reply"),
+    }
+}

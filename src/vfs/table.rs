@@ -1,0 +1,220 @@
+//! The inodes that the kernel knows.
+//!
+//! An inode is here from the first time it is handed to the kernel until the kernel has forgotten it as often as it
+//! was handed over. Directory objects are not kept here: how long data stays in memory is the business of caches.
+//!
+//! Lock order: one shard at a time, and nothing else while it is held.
+
+use std::{
+    collections::{HashMap, hash_map},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use parking_lot::Mutex;
+
+use super::{Error, Ino, Inode, Result};
+use crate::castore::NodeRef;
+
+/// How many parts the table has, each with its own lock.
+const SHARDS: usize = 64;
+
+/// A shard gives memory back once less than this share of it is used.
+const SHRINK_BELOW: usize = 4;
+
+/// A shard this small keeps what it has.
+const SHRINK_ENTRIES_MIN: usize = 1024;
+
+/// Inode numbers are hashes already.
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("inode numbers hash as one u64");
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // A collision of shard and bucket bits is avoided by mixing; see Knuth's multiplicative hashing.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+type Shard = HashMap<Ino, Known, BuildHasherDefault<NumberHasher>>;
+
+struct Known {
+    inode: Inode,
+    /// How often the kernel was given this inode and has not forgotten it.
+    lookups: u64,
+}
+
+/// The table of known inodes. The root is always known.
+pub struct InodeTable {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+impl InodeTable {
+    /// A table that knows the root.
+    pub fn new() -> Self {
+        InodeTable { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
+        &self.shards[(ino.raw() >> 8) as usize % SHARDS]
+    }
+
+    /// What the number stands for, seen by `look` under the shard's lock.
+    pub fn with<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
+        if ino == Ino::ROOT {
+            return Ok(look(&Inode::Root));
+        }
+        self.shard(ino).lock().get(&ino).map(|known| look(&known.inode)).ok_or(Error::Stale)
+    }
+
+    /// Hands `node`, found under `name` in `parent`, to the kernel once more. Returns its number.
+    pub fn remember(&self, parent: Ino, name: &[u8], node: NodeRef<'_>) -> Ino {
+        let mut ino = Ino::derive(parent, name, node);
+        loop {
+            match self.shard(ino).lock().entry(ino) {
+                hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(Known { inode: Inode::new(parent, node), lookups: 1 });
+                    return ino;
+                }
+                hash_map::Entry::Occupied(mut occupied) => {
+                    if same(&occupied.get().inode, parent, node) {
+                        occupied.get_mut().lookups += 1;
+                        return ino;
+                    }
+                }
+            }
+            // Two things with one 64-bit hash: the later one moves on. A number never means two things.
+            ino = ino.next();
+        }
+    }
+
+    /// The kernel knows the inode from one more place: a lookup of `.` or `..`.
+    pub fn remember_again(&self, ino: Ino) -> Result<()> {
+        if ino != Ino::ROOT {
+            let mut shard = self.shard(ino).lock();
+            shard.get_mut(&ino).ok_or(Error::Stale)?.lookups += 1;
+        }
+        Ok(())
+    }
+
+    /// The kernel takes back `count` of the times it was given the inode.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        let mut shard = self.shard(ino).lock();
+        let hash_map::Entry::Occupied(mut known) = shard.entry(ino) else { return };
+        let left = known.get().lookups.saturating_sub(count);
+        if left > 0 {
+            known.get_mut().lookups = left;
+            return;
+        }
+        known.remove();
+        if shard.capacity() > SHRINK_ENTRIES_MIN && shard.len() < shard.capacity() / SHRINK_BELOW {
+            let keep = shard.len() * 2;
+            shard.shrink_to(keep);
+        }
+    }
+
+    /// How many inodes the kernel knows, besides the root.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether the kernel knows nothing but the root.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Default for InodeTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether `inode` is what `node` in `parent` would become. For a directory the place has been compared by its
+/// number only, so its parent is compared here.
+fn same(inode: &Inode, parent: Ino, node: NodeRef<'_>) -> bool {
+    match (inode, node) {
+        (
+            Inode::Directory { digest, size, parent: known_parent },
+            NodeRef::Directory { digest: d, size: s },
+        ) => *known_parent == parent && *digest == d && *size == s,
+        // A directory may lie about the size: it must not spoil the file for those that tell the truth.
+        (
+            Inode::File { digest, size, executable },
+            NodeRef::File { digest: d, size: s, executable: e },
+        ) => *digest == d && *size == s && *executable == e,
+        (Inode::Symlink { target }, NodeRef::Symlink { target: t }) => **target == *t,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::castore::Digest;
+
+    fn file(contents: &[u8], executable: bool) -> NodeRef<'static> {
+        NodeRef::File { digest: Digest::of(contents), size: contents.len() as u64, executable }
+    }
+
+    #[test]
+    fn an_inode_lives_until_it_is_forgotten_as_often_as_it_was_given() {
+        let table = InodeTable::new();
+        let ino = table.remember(Ino::ROOT, b"a", file(b"x", false));
+        assert_eq!(table.remember(Ino::ROOT, b"b", file(b"x", false)), ino);
+        table.forget(ino, 1);
+        assert!(table.with(ino, |_| ()).is_ok());
+        table.forget(ino, 1);
+        assert!(matches!(table.with(ino, |_| ()), Err(Error::Stale)));
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn the_root_cannot_be_forgotten() {
+        let table = InodeTable::new();
+        table.forget(Ino::ROOT, u64::MAX);
+        assert_eq!(table.with(Ino::ROOT, Inode::clone).ok(), Some(Inode::Root));
+    }
+
+    #[test]
+    fn a_number_never_means_two_things() {
+        // Two digests that agree in the bytes the number is made of.
+        let digest = |last: u8| {
+            let mut bytes = [7; 32];
+            bytes[31] = last;
+            Digest::from(bytes)
+        };
+        let node = |last| NodeRef::File { digest: digest(last), size: 1, executable: false };
+        let table = InodeTable::new();
+        let first = table.remember(Ino::ROOT, b"a", node(1));
+        let second = table.remember(Ino::ROOT, b"b", node(2));
+        assert_ne!(first, second);
+        assert_eq!(table.remember(Ino::ROOT, b"c", node(2)), second);
+        table.forget(second, 2);
+        assert_eq!(table.remember(Ino::ROOT, b"a", node(1)), first);
+    }
+
+    #[test]
+    fn an_inode_takes_at_most_200_bytes_and_memory_comes_back() {
+        let table = InodeTable::new();
+        let inos: Vec<_> = (0..100_000u32)
+            .map(|n| table.remember(Ino::ROOT, b"", file(&n.to_le_bytes(), false)))
+            .collect();
+        let capacity = |table: &InodeTable| -> usize {
+            table.shards.iter().map(|shard| shard.lock().capacity()).sum()
+        };
+        let bytes = capacity(&table) * 8 / 7 * (size_of::<(Ino, Known)>() + 1);
+        assert!(bytes / inos.len() <= 200, "{} bytes an inode", bytes / inos.len());
+        for ino in inos {
+            table.forget(ino, 1);
+        }
+        assert!(capacity(&table) <= SHARDS * SHRINK_ENTRIES_MIN * 2);
+    }
+}

@@ -350,6 +350,47 @@ async fn a_socket_that_was_bound_by_somebody_else_is_served() {
     Listener::unix(&path).expect("nobody serves it any more");
 }
 
+/// Speaks as a client on the C core of gRPC does: byte by byte, because no library of ours would send such a name.
+#[tokio::test]
+async fn a_client_that_calls_the_socket_by_its_path_is_served() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let literal = |first: u8, value: &[u8]| [&[first, value.len() as u8], value].concat();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let headers = [
+        &[0x83, 0x86][..],
+        &literal(0x44, b"/snix.castore.v1.BlobService/Stat"),
+        &literal(0x41, b"run%2Fstore.sock"),
+        &literal(0x5f, b"application/grpc"),
+        b"\x40\x02te\x08trailers",
+    ]
+    .concat();
+    let question = [&[0, 0, 0, 0, 34, 0x0a, 32], &Digest::EMPTY.as_bytes()[..]].concat();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(1, 4, 1, &headers));
+    bytes.extend(frame(0, 1, 1, &question));
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("store.sock");
+    let _server = Running::unix(&path, Shelf::new().stores());
+    let mut socket = tokio::net::UnixStream::connect(&path).await.expect("listens");
+    socket.write_all(&bytes).await.expect("is read");
+    loop {
+        let mut header = [0; 9];
+        socket.read_exact(&mut header).await.expect("an answer");
+        let mut payload = vec![0; usize::from(header[1]) << 8 | usize::from(header[2])];
+        socket.read_exact(&mut payload).await.expect("an answer");
+        match header[3] {
+            1 => break assert_eq!(payload[0], 0x88, ":status is 200"),
+            3 | 7 => panic!("refused: {payload:?}"),
+            _ => {}
+        }
+    }
+}
+
 /// A peer of the kinds that are out there: it speaks the newer names alone, and answers an empty stream where a
 /// directory is unknown.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ pub mod grpc;
 pub mod local;
 pub mod pathinfo;
 pub mod sharded_lru;
+#[cfg(test)]
+pub(crate) mod shelf;
 pub mod single_flight;
 
 use std::sync::Arc;
@@ -36,3 +38,6 @@ pub struct Stores {
     /// Archive hashes of contents.
     pub nars: Arc<dyn NarCalculation>,
 }
+
+#[cfg(test)]
+mod layer_tests;

@@ -189,6 +189,3 @@ fn open(address: &GrpcAddress) -> Result<Channel> {
         }
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{BuildHasher as _, Hash, RandomState},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use lru::LruCache;
@@ -12,79 +13,93 @@ use parking_lot::Mutex;
 const SHARDS: usize = 16;
 
 /// A map bounded by the weight of what it holds. There is no lock over all of it: a key's shard is found by its
-/// hash, and each shard has an equal part of the bound. What weighs more than such a part is not kept.
+/// hash. What weighs more than half of the bound is not kept, so that one entry cannot drive out all others.
+///
+/// Lock order: one shard at a time.
 pub struct ShardedLru<K: Hash + Eq, V> {
     hasher: RandomState,
     shards: [Mutex<Shard<K, V>>; SHARDS],
-    shard_weight_max: usize,
+    weight: AtomicUsize,
+    weight_max: usize,
 }
 
-struct Shard<K: Hash + Eq, V> {
-    entries: LruCache<K, (V, usize)>,
-    weight: usize,
-}
+type Shard<K, V> = LruCache<K, (V, usize)>;
 
 impl<K: Hash + Eq, V: Clone> ShardedLru<K, V> {
     /// An empty map whose entries weigh at most `weight_max` together.
     pub fn new(weight_max: usize) -> Self {
         ShardedLru {
             hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| {
-                Mutex::new(Shard { entries: LruCache::unbounded(), weight: 0 })
-            }),
-            shard_weight_max: weight_max.div_ceil(SHARDS),
+            shards: std::array::from_fn(|_| Mutex::new(LruCache::unbounded())),
+            weight: AtomicUsize::new(0),
+            weight_max,
         }
     }
 
     /// The value of `key`, which now counts as just used.
     pub fn get(&self, key: &K) -> Option<V> {
-        self.shard(key).lock().entries.get(key).map(|(value, _)| value.clone())
+        self.shards[self.index(key)].lock().get(key).map(|(value, _)| value.clone())
     }
 
     /// Puts `value` in place of what may be there.
     pub fn insert(&self, key: K, value: V, weight: usize) {
-        if weight <= self.shard_weight_max {
-            self.shard(&key).lock().insert(key, value, weight, self.shard_weight_max);
-        }
+        self.insert_if(key, value, weight, |_| true);
     }
 
     /// Puts `value`, unless there is one: for a value that was read before it could be inserted, while a newer one
     /// may have been.
     pub fn insert_if_absent(&self, key: K, value: V, weight: usize) {
-        if weight <= self.shard_weight_max {
-            let mut shard = self.shard(&key).lock();
-            if !shard.entries.contains(&key) {
-                shard.insert(key, value, weight, self.shard_weight_max);
-            }
-        }
+        self.insert_if(key, value, weight, |is_there| !is_there);
     }
 
     /// What the entries weigh together.
     pub fn weight(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().weight).sum()
+        self.weight.load(Relaxed)
     }
 
-    fn shard(&self, key: &K) -> &Mutex<Shard<K, V>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    fn index(&self, key: &K) -> usize {
+        self.hasher.hash_one(key) as usize % SHARDS
     }
-}
 
-impl<K: Hash + Eq, V> Shard<K, V> {
-    fn insert(&mut self, key: K, value: V, weight: usize, weight_max: usize) {
-        self.weight += weight;
-        if let Some((_, old)) = self.entries.put(key, (value, weight)) {
-            self.weight -= old;
+    fn insert_if(&self, key: K, value: V, weight: usize, wanted: impl Fn(bool) -> bool) {
+        if weight > self.weight_max / 2 {
+            return;
         }
-        while self.weight > weight_max {
-            let Some((_, (_, old))) = self.entries.pop_lru() else { break };
-            self.weight -= old;
+        let index = self.index(&key);
+        {
+            let mut shard = self.shards[index].lock();
+            if !wanted(shard.contains(&key)) {
+                return;
+            }
+            self.weight.fetch_add(weight, Relaxed);
+            if let Some((_, old)) = shard.put(key, (value, weight)) {
+                self.weight.fetch_sub(old, Relaxed);
+            }
+        }
+        // Room is made in the same shard first. What was just put there is the last to go, and stays.
+        self.evict(index, 1);
+        for step in 1..SHARDS {
+            if self.weight() <= self.weight_max {
+                break;
+            }
+            self.evict((index + step) % SHARDS, 0);
+        }
+    }
+
+    /// Takes the least recently used out of a shard until the map is light enough or the shard has `keep` left.
+    fn evict(&self, index: usize, keep: usize) {
+        let mut shard = self.shards[index].lock();
+        while self.weight() > self.weight_max && shard.len() > keep {
+            if let Some((_, (_, old))) = shard.pop_lru() {
+                self.weight.fetch_sub(old, Relaxed);
+            }
         }
     }
 }
 
 impl<K: Hash + Eq, V> fmt::Debug for ShardedLru<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardedLru").field("shard_weight_max", &self.shard_weight_max).finish()
+        f.debug_struct("ShardedLru").field("weight_max", &self.weight_max).finish_non_exhaustive()
     }
 }
 
@@ -99,8 +114,11 @@ mod tests {
             map.insert(key % 300, key, key as usize % 130);
             assert!(map.weight() <= 1600, "{}", map.weight());
         }
-        map.insert(1, 1, 101);
-        assert_ne!(map.get(&1), Some(1), "heavier than a shard");
+        map.insert(1, 1, 801);
+        assert_ne!(map.get(&1), Some(1), "heavier than half of all");
+        map.insert(1, 1, 800);
+        assert_eq!(map.get(&1), Some(1));
+        assert!(map.weight() <= 1600, "{}", map.weight());
         map.insert(2, 5, 1);
         map.insert_if_absent(2, 6, 1);
         assert_eq!(map.get(&2), Some(5));

@@ -12,6 +12,7 @@
 mod answer;
 mod error;
 mod inode;
+mod memory;
 mod roots;
 mod table;
 mod xattr;
@@ -243,8 +244,11 @@ impl Vfs {
             Inode::Directory { digest, parent, .. } => Ok((*digest, *parent)),
             Inode::Root | Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
         })??;
+        if let Some(directory) = self.directories.get_local(&digest)? {
+            return Ok(directory);
+        }
         match parent == Ino::ROOT {
-            true => store_path_directory(&*self.directories, digest).await,
+            true => fetch_closure(&*self.directories, &digest).await,
             false => directory(&*self.directories, &digest).await,
         }
     }
@@ -258,31 +262,16 @@ async fn directory(directories: &dyn DirectoryService, digest: &Digest) -> Resul
     directories.get(digest).await?.ok_or_else(|| missing(digest))
 }
 
-/// The top directory of a store path. If it has to be fetched, its whole closure comes with it in one request, since
-/// whoever enters a store path will walk it; the layers below keep what passes.
-async fn store_path_directory(
+/// The top directory of a store path that is not here. Its whole closure comes with it in one request, since whoever
+/// enters a store path will walk it; the layers below keep what passes.
+async fn fetch_closure(
     directories: &dyn DirectoryService,
-    digest: Digest,
+    digest: &Digest,
 ) -> Result<Arc<Directory>> {
-    let first = async {
-        let mut closure =
-            directories.get_closure(&digest).await?.ok_or_else(|| missing(&digest))?;
-        let root = closure.next().await.transpose()?.ok_or_else(|| missing(&digest))?;
-        Ok::<_, Error>((root, closure))
-    };
-    let mut first = std::pin::pin!(first);
-    let mut waited = false;
-    let (root, mut closure) = std::future::poll_fn(|cx| {
-        let poll = first.as_mut().poll(cx);
-        waited |= poll.is_pending();
-        poll
-    })
-    .await?;
-    // What is at hand needs no walking ahead of time.
-    if waited {
-        while let Some(directory) = closure.next().await {
-            directory?;
-        }
+    let mut closure = directories.get_closure(digest).await?.ok_or_else(|| missing(digest))?;
+    let root = closure.next().await.ok_or_else(|| missing(digest))??;
+    while let Some(directory) = closure.next().await {
+        directory?;
     }
     Ok(root)
 }

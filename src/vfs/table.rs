@@ -8,11 +8,12 @@
 use std::{
     collections::{HashMap, hash_map},
     hash::{BuildHasherDefault, Hasher},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
 
-use super::{Error, Ino, Inode, Result};
+use super::{Error, Ino, Inode, Result, memory};
 use crate::castore::NodeRef;
 
 /// How many parts the table has, each with its own lock.
@@ -22,7 +23,10 @@ const SHARDS: usize = 64;
 const SHRINK_BELOW: usize = 4;
 
 /// A shard this small keeps what it has.
-const SHRINK_ENTRIES_MIN: usize = 1024;
+const SHRINK_ENTRIES_MIN: usize = 64;
+
+/// After so many inodes were dropped, the allocator is asked to give memory back.
+const GIVE_BACK_EVERY: usize = 100_000;
 
 /// Inode numbers are hashes already.
 #[derive(Default)]
@@ -54,12 +58,14 @@ struct Known {
 /// The table of known inodes. The root is always known.
 pub struct InodeTable {
     shards: Box<[Mutex<Shard>]>,
+    dropped: AtomicUsize,
 }
 
 impl InodeTable {
     /// A table that knows the root.
     pub fn new() -> Self {
-        InodeTable { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        InodeTable { shards, dropped: AtomicUsize::new(0) }
     }
 
     fn shard(&self, ino: Ino) -> &Mutex<Shard> {
@@ -117,6 +123,10 @@ impl InodeTable {
         if shard.capacity() > SHRINK_ENTRIES_MIN && shard.len() < shard.capacity() / SHRINK_BELOW {
             let keep = shard.len() * 2;
             shard.shrink_to(keep);
+        }
+        drop(shard);
+        if (self.dropped.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(GIVE_BACK_EVERY) {
+            memory::give_back();
         }
     }
 

@@ -23,7 +23,7 @@ fn small_files(dir: &Path, count: usize) -> Vec<std::path::PathBuf> {
     (0..count)
         .map(|number| {
             let path = dir.join(format!("item-{number}"));
-            write(&path, number.to_string(), 0o644);
+            write(&path, format!("{} {number}", dir.display()), 0o644);
             path
         })
         .collect()
@@ -172,7 +172,7 @@ fn the_root_loses_and_repeats_nothing_while_paths_are_added() {
     let mounted = Mounted { running, path: dir.path().join("mnt") };
 
     let mut importer = lazystore(&store);
-    importer.arg("import").args(&after).stdout(Stdio::piped()).stderr(Stdio::null());
+    importer.arg("import").args(&after).stdout(Stdio::null()).stderr(Stdio::null());
     let mut importer = importer.spawn().expect("it runs");
     let mut rounds = 0;
     loop {

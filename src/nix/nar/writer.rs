@@ -117,7 +117,7 @@ impl<W: Write> NarWriter<W> {
         let State::File { left, len } = self.state else {
             return Err(NarWriteError::Order("contents"));
         };
-        let left = left.checked_sub(piece.len() as u64).ok_or(NarWriteError::Size {
+        let left = left.checked_sub(piece.len() as u64).ok_or_else(|| NarWriteError::Size {
             announced: len,
             difference: piece.len() as u64 - left,
             more_or_fewer: "more",

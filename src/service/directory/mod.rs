@@ -25,6 +25,9 @@ pub trait DirectoryService: Send + Sync + fmt::Debug {
     /// One directory. `None` if it is absent.
     async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>>;
 
+    /// One directory, if it is in memory or on this machine's disk. Does not wait for anything else.
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>>;
+
     /// The closure of a directory in one request, in the order that [`crate::castore::RootFirst`] checks, each
     /// directory once. `None` if the root is absent. Whoever implements this yields an error if the closure is cut
     /// short or not what was asked for.

@@ -91,6 +91,10 @@ impl DirectoryService for GrpcDirectories {
         }
     }
 
+    fn get_local(&self, _: &Digest) -> Result<Option<Arc<Directory>>> {
+        Ok(None)
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let closure = self.ask(root, true).await?;
         let endpoint = self.channel.endpoint();

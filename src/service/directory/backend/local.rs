@@ -74,6 +74,10 @@ impl DirectoryService for LocalDirectories {
         self.find(digest)
     }
 
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        self.find(digest)
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let this = self.clone();
         walk_closure(&self.store.endpoint().clone(), root, move |digest| this.find(digest))

@@ -36,6 +36,10 @@ impl DirectoryService for MemoryDirectories {
         Ok(self.find(digest))
     }
 
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        Ok(self.find(digest))
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let this = self.clone();
         walk_closure("memory:", root, move |digest| Ok(this.find(digest)))

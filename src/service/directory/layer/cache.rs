@@ -58,6 +58,13 @@ impl DirectoryService for CachedDirectories {
         Ok(Some(directory))
     }
 
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        Ok(self.near.get_local(digest).unwrap_or_else(|error| {
+            tracing::warn!(%digest, %error, "the near store cannot read a directory");
+            None
+        }))
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         if let Some(closure) = warn_near(self.near.get_closure(root).await).flatten() {
             return Ok(Some(closure));

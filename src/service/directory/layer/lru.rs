@@ -55,6 +55,17 @@ impl DirectoryService for LruDirectories {
         Ok(found)
     }
 
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        if let Some(directory) = self.kept.get(digest) {
+            return Ok(Some(directory));
+        }
+        let found = self.inner.get_local(digest)?;
+        if let Some(directory) = &found {
+            keep(&self.kept, directory);
+        }
+        Ok(found)
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let Some(closure) = self.inner.get_closure(root).await? else { return Ok(None) };
         let kept = self.kept.clone();

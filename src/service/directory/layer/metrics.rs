@@ -63,6 +63,11 @@ impl DirectoryService for MeasuredDirectories {
         Ok(found)
     }
 
+    /// Not counted: that it is not here says nothing, and when it is, that is no request.
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        self.inner.get_local(digest)
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let found = self.inner.get_closure(root).await;
         let Some(closure) = self.counters.get_closure.found(found)? else { return Ok(None) };

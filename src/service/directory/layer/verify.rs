@@ -81,6 +81,13 @@ impl DirectoryService for VerifiedDirectories {
         }
     }
 
+    fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        match self.inner.get_local(digest)? {
+            Some(directory) => check_digest(&self.endpoint, digest, directory).map(Some),
+            None => Ok(None),
+        }
+    }
+
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let closure = self.inner.get_closure(root).await?;
         Ok(closure.map(|closure| check_closure(self.endpoint.clone(), *root, closure)))

@@ -90,8 +90,9 @@ pub fn mount(path: &Path, allow_other: bool) -> Result<(Mountpoint, OwnedFd, boo
 
 /// Detaches what is left at `path` of a filesystem whose process died. `false` if there is nothing like that.
 pub fn detach_stale(path: &Path) -> Result<bool, Error> {
-    match fs::metadata(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+    // Attributes may be cached, statfs never is. A connection that is just being torn down aborts it.
+    match rustix::fs::statfs(path) {
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => {
             Mountpoint { path: path.to_owned() }.detach()?;
             Ok(true)
         }

@@ -1,6 +1,6 @@
 //! Log lines, on standard error.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
@@ -39,7 +39,11 @@ pub fn init(level: Option<&str>, default_level: &str, format: LogFormat) -> Resu
     };
     let filter = EnvFilter::try_new(&filter).map_err(|source| Error::Filter { filter, source })?;
     let layer = match format {
-        LogFormat::Text => fmt::layer().with_writer(io::stderr).with_target(false).boxed(),
+        LogFormat::Text => fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
         LogFormat::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
     };
     // A second call, as tests make it, leaves the first one's in place.

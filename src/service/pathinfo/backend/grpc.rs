@@ -58,6 +58,8 @@ impl PathInfoService for GrpcPathInfos {
     }
 
     async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {
+        // The wire form cannot say all that is wrong.
+        path_info.check().map_err(Error::invalid)?;
         let message = wire::PathInfo::from(&path_info);
         let stored = self.channel.unary(&PATH_INFO_PUT, message).await?;
         let stored = stored.ok_or_else(|| self.not_found("path info"))?;

@@ -1,0 +1,8 @@
+//! The program from outside: its commands, next to the real Nix, and under fire.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod crashes;
+mod nix;

@@ -1,0 +1,153 @@
+//! How every blob service behaves.
+
+use std::os::unix::fs::FileExt as _;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use lazystore::{
+    castore::Digest,
+    service::blob::{BLOB_PIECE_LEN_MAX, BlobService, SMALL_BLOB_LEN_MAX, read_all},
+};
+
+use crate::{on_every_stack, support::noise};
+
+async fn read(blobs: &dyn BlobService, digest: &Digest, range: std::ops::Range<u64>) -> Vec<u8> {
+    let stream = blobs.read(digest, range).await.expect("it works").expect("it is there");
+    let pieces: Vec<Bytes> = stream.try_collect().await.expect("it reads");
+    assert!(pieces.iter().all(|piece| piece.len() <= BLOB_PIECE_LEN_MAX && !piece.is_empty()));
+    pieces.concat()
+}
+
+#[test]
+fn the_empty_blob_is_always_there() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        assert!(blobs.has(&Digest::EMPTY).await.expect("it works"));
+        assert_eq!(read(blobs, &Digest::EMPTY, 0..100).await, b"");
+        assert!(blobs.chunks(&Digest::EMPTY).await.expect("it works").is_some());
+        assert_eq!(blobs.put(Bytes::new()).await.expect("it works"), Digest::EMPTY);
+        let writer = blobs.writer().await.expect("it works");
+        assert_eq!(writer.finish().await.expect("it works"), (Digest::EMPTY, 0));
+    });
+}
+
+#[test]
+fn what_is_absent_is_none_and_no_error() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        let absent = Digest::of(b"absent");
+        assert!(!blobs.has(&absent).await.expect("it works"));
+        assert!(blobs.read(&absent, 0..10).await.expect("it works").is_none());
+        assert!(blobs.chunks(&absent).await.expect("it works").is_none());
+        assert!(blobs.open_local(&absent).expect("it works").is_none());
+        assert!(read_all(blobs, &absent, 10).await.expect("it works").is_none());
+    });
+}
+
+#[test]
+fn what_was_put_is_read_back_in_any_range() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        let contents = noise(1, 300_000);
+        let digest = blobs.put(contents.clone().into()).await.expect("it works");
+        assert_eq!(digest, Digest::of(&contents));
+        assert!(blobs.has(&digest).await.expect("it works"));
+        assert!(blobs.chunks(&digest).await.expect("it works").is_some());
+        let len = contents.len() as u64;
+        let ranges =
+            [0..len, 0..1, 1..2, 4095..4097, len - 1..len, len - 1..len + 1000, 0..u64::MAX, 5..5];
+        for range in ranges {
+            let end = range.end.min(len) as usize;
+            let expected = &contents[range.start as usize..end];
+            assert_eq!(read(blobs, &digest, range.clone()).await, expected, "{range:?}");
+        }
+        for range in [len..len + 1, len + 5..len + 9, u64::MAX - 1..u64::MAX] {
+            assert_eq!(read(blobs, &digest, range.clone()).await, b"", "{range:?}");
+        }
+        let whole = read_all(blobs, &digest, contents.len()).await.expect("it works");
+        assert_eq!(whole.as_deref(), Some(&contents[..]));
+        assert!(read_all(blobs, &digest, contents.len() - 1).await.is_err());
+    });
+}
+
+#[test]
+fn a_blob_is_written_in_pieces_of_any_size() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        let contents = Bytes::from(noise(2, 5_000_003));
+        for piece_len in [1_000_001, 65_536, SMALL_BLOB_LEN_MAX, 5_000_003] {
+            let mut writer = blobs.writer().await.expect("it works");
+            let mut rest = contents.clone();
+            while !rest.is_empty() {
+                let piece = rest.split_to(piece_len.min(rest.len()));
+                writer.write(piece).await.expect("it works");
+                writer.write(Bytes::new()).await.expect("nothing is nothing");
+            }
+            let written = writer.finish().await.expect("it works");
+            assert_eq!(written, (Digest::of(&contents), contents.len() as u64));
+        }
+        let digest = Digest::of(&contents);
+        assert_eq!(read(blobs, &digest, 0..u64::MAX).await, contents);
+        assert_eq!(
+            read(blobs, &digest, 3_000_000..3_000_010).await,
+            contents[3_000_000..3_000_010]
+        );
+    });
+}
+
+#[test]
+fn a_writer_that_is_dropped_leaves_nothing() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        let contents = Bytes::from(noise(3, 100_000));
+        let mut writer = blobs.writer().await.expect("it works");
+        writer.write(contents.clone()).await.expect("it works");
+        drop(writer);
+        // A server learns of it a moment later, and must not take it for the end.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(!blobs.has(&Digest::of(&contents)).await.expect("it works"));
+    });
+}
+
+#[test]
+fn many_may_put_the_same_at_once() {
+    on_every_stack(|built| async move {
+        let contents = Bytes::from(noise(4, 200_000));
+        let mut tasks = Vec::new();
+        for number in 0..16 {
+            let (blobs, contents) = (built.stores.blobs.clone(), contents.clone());
+            tasks.push(tokio::spawn(async move {
+                if number % 2 == 0 {
+                    return blobs.put(contents).await.expect("it works");
+                }
+                let mut writer = blobs.writer().await.expect("it works");
+                writer.write(contents).await.expect("it works");
+                writer.finish().await.expect("it works").0
+            }));
+        }
+        for task in tasks {
+            assert_eq!(task.await.expect("no panic"), Digest::of(&contents));
+        }
+        built.stores.blobs.sync().await.expect("it works");
+        let digest = Digest::of(&contents);
+        assert_eq!(read(&*built.stores.blobs, &digest, 0..u64::MAX).await, contents);
+    });
+}
+
+#[test]
+fn a_local_file_has_the_contents() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        let contents = noise(5, 70_000);
+        let digest = blobs.put(contents.clone().into()).await.expect("it works");
+        for _ in 0..2 {
+            if let Some(blob) = blobs.open_local(&digest).expect("it works") {
+                assert_eq!(blob.size, 70_000);
+                let mut read = vec![0; 70_000];
+                blob.file.read_exact_at(&mut read, 0).expect("it reads");
+                assert_eq!(read, contents);
+            }
+            blobs.sync().await.expect("it works");
+        }
+    });
+}

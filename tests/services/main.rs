@@ -1,0 +1,22 @@
+//! One suite of behaviours for every backend, every layer, and typical stacks.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blobs;
+mod directories;
+mod local;
+mod path_infos;
+mod stacks;
+
+use stacks::{ALL, Built, Stack};
+
+/// Runs a behaviour on every stack, each in a runtime of its own.
+fn on_every_stack<F: Future<Output = ()>>(behaviour: impl Fn(Built) -> F) {
+    for stack in ALL {
+        eprintln!("on {stack:?}");
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async { behaviour(Stack::build(stack, &folders)).await });
+    }
+}

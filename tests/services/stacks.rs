@@ -1,0 +1,156 @@
+//! The stacks that the suite runs on. Adding one is a line in the enum, and how to build it.
+
+use std::sync::Arc;
+
+use lazystore::{
+    render::RenderNar,
+    serve::grpc::{Listener, serve},
+    service::{
+        Stores,
+        blob::{
+            backend::{GrpcBlobs, LocalBlobs, MemoryBlobs},
+            layer::{BlobCounters, CachedBlobs, MeasuredBlobs, VerifiedBlobs},
+        },
+        directory::{
+            backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
+            layer::{
+                CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories,
+                VerifiedDirectories,
+            },
+        },
+        grpc::{Dialect, GrpcAddress, GrpcChannel, GrpcOptions},
+        local::LocalStore,
+        pathinfo::{
+            backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
+            layer::{
+                CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters,
+                VerifiedPathInfos,
+            },
+        },
+    },
+};
+use tempfile::TempDir;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stack {
+    Memory,
+    Local,
+    Verified,
+    Measured,
+    InMemoryFront,
+    MemoryOverMemory,
+    LocalOverMemory,
+    GrpcTvix,
+    GrpcSnix,
+    CachedGrpc,
+}
+
+pub const ALL: [Stack; 10] = [
+    Stack::Memory,
+    Stack::Local,
+    Stack::Verified,
+    Stack::Measured,
+    Stack::InMemoryFront,
+    Stack::MemoryOverMemory,
+    Stack::LocalOverMemory,
+    Stack::GrpcTvix,
+    Stack::GrpcSnix,
+    Stack::CachedGrpc,
+];
+
+/// A stack that is ready to be used.
+pub struct Built {
+    pub stack: Stack,
+    pub stores: Stores,
+}
+
+pub fn memory() -> Stores {
+    let (blobs, directories) = (Arc::new(MemoryBlobs::new()), Arc::new(MemoryDirectories::new()));
+    let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
+    Stores { blobs, directories, path_infos: Arc::new(MemoryPathInfos::new()), nars }
+}
+
+pub fn local(store: Arc<LocalStore>) -> Stores {
+    let blobs = Arc::new(LocalBlobs::new(store.clone()));
+    let directories = Arc::new(LocalDirectories::new(store.clone()));
+    let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
+    Stores { blobs, directories, path_infos: Arc::new(LocalPathInfos::new(store)), nars }
+}
+
+fn cached(near: Stores, far: Stores) -> Stores {
+    Stores {
+        blobs: Arc::new(CachedBlobs::new(near.blobs, far.blobs)),
+        directories: Arc::new(CachedDirectories::new(near.directories, far.directories)),
+        path_infos: Arc::new(CachedPathInfos::new(near.path_infos, far.path_infos)),
+        nars: far.nars,
+    }
+}
+
+fn verified(below: Stores) -> Stores {
+    Stores {
+        blobs: Arc::new(VerifiedBlobs::new("test", below.blobs)),
+        directories: Arc::new(VerifiedDirectories::new("test", below.directories)),
+        path_infos: Arc::new(VerifiedPathInfos::new("test", below.path_infos)),
+        nars: below.nars,
+    }
+}
+
+fn measured(below: Stores) -> Stores {
+    let directories =
+        MeasuredDirectories::new(below.directories, Arc::<DirectoryCounters>::default());
+    Stores {
+        blobs: Arc::new(MeasuredBlobs::new(below.blobs, Arc::<BlobCounters>::default())),
+        directories: Arc::new(directories),
+        path_infos: Arc::new(MeasuredPathInfos::new(
+            below.path_infos,
+            Arc::<PathInfoCounters>::default(),
+        )),
+        nars: below.nars,
+    }
+}
+
+/// A server over `below` in this process, and a client of it.
+fn grpc(below: Stores, folder: &TempDir, dialect: Option<Dialect>) -> Stores {
+    let socket = folder.path().join("socket");
+    let listener = Listener::unix(&socket).expect("it listens");
+    tokio::spawn(serve(listener, below, std::future::pending()));
+    let options = GrpcOptions { dialect, ..GrpcOptions::default() };
+    let channel = GrpcChannel::connect(&GrpcAddress::Unix(socket), options).expect("an address");
+    let path_infos = Arc::new(GrpcPathInfos::new(channel.clone()));
+    Stores {
+        blobs: Arc::new(VerifiedBlobs::new("test", Arc::new(GrpcBlobs::new(channel.clone())))),
+        directories: Arc::new(GrpcDirectories::new(channel)),
+        path_infos: path_infos.clone(),
+        nars: path_infos,
+    }
+}
+
+pub fn open(folder: &TempDir) -> Arc<LocalStore> {
+    LocalStore::open(&folder.path().join("store")).expect("it opens")
+}
+
+impl Stack {
+    /// Builds it in two folders.
+    pub fn build(self, [one, two]: &[TempDir; 2]) -> Built {
+        let stores = match self {
+            Stack::Memory => memory(),
+            Stack::Local => local(open(one)),
+            Stack::Verified => verified(memory()),
+            Stack::Measured => measured(memory()),
+            Stack::InMemoryFront => {
+                let below = local(open(one));
+                Stores {
+                    directories: Arc::new(LruDirectories::new(below.directories, 1 << 20)),
+                    path_infos: Arc::new(LruPathInfos::new(below.path_infos, 100)),
+                    ..below
+                }
+            }
+            Stack::MemoryOverMemory => cached(memory(), memory()),
+            Stack::LocalOverMemory => cached(local(open(one)), memory()),
+            Stack::GrpcTvix => grpc(memory(), one, Some(Dialect::Tvix)),
+            Stack::GrpcSnix => grpc(local(open(two)), one, Some(Dialect::Snix)),
+            Stack::CachedGrpc => cached(local(open(one)), grpc(local(open(two)), two, None)),
+        };
+        Built { stack: self, stores }
+    }
+}

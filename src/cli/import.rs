@@ -1,11 +1,14 @@
 //! `lazystore import`.
 
 use std::{
+    fmt,
     io::{self, Write as _},
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::Args;
+use indicatif::{HumanBytes, HumanCount};
 use tokio::runtime::Runtime;
 use tracing::info;
 
@@ -54,6 +57,33 @@ impl Import {
     }
 }
 
+/// What several imports found together.
+#[derive(Debug, Default)]
+struct Total {
+    files: u64,
+    bytes: u64,
+    new_files: u64,
+    new_bytes: u64,
+}
+
+impl Total {
+    fn add(&mut self, import: &Imported) {
+        self.files += import.files;
+        self.bytes += import.bytes;
+        self.new_files += import.new_files;
+        self.new_bytes += import.new_bytes;
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = self.files - self.new_files;
+        write!(f, "{} files, {}: ", HumanCount(self.files), HumanBytes(self.bytes))?;
+        write!(f, "{} new with {}, ", HumanCount(self.new_files), HumanBytes(self.new_bytes))?;
+        write!(f, "{} were there already", HumanCount(there))
+    }
+}
+
 /// Imports `paths`, and hands each to `done` once it is visible and durable.
 pub(super) fn import_all(
     paths: &[PathBuf],
@@ -63,7 +93,8 @@ pub(super) fn import_all(
     runtime: &Runtime,
     mut done: impl FnMut(&Imported) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let progress = std::sync::Arc::new(Progress::default());
+    let progress = Arc::new(Progress::default());
+    let mut total = Total::default();
     let shown = progress::show(options.progress, &progress);
     for paths in paths.chunks(COMMIT_IMPORTS) {
         let mut imports = Vec::new();
@@ -81,8 +112,11 @@ pub(super) fn import_all(
                 "imported"
             );
             done(import)?;
+            total.add(import);
         }
     }
-    drop(shown);
+    if let Some(shown) = shown {
+        shown.finish(&total.to_string());
+    }
     Ok(())
 }

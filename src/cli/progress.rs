@@ -45,6 +45,14 @@ pub(super) fn show(when: ProgressWhen, progress: &Arc<Progress>) -> Option<Shown
     Some(Shown { stop, thread: Some(thread) })
 }
 
+impl Shown {
+    /// Says what came of it, in place of the line.
+    pub(super) fn finish(self, outcome: &str) {
+        drop(self);
+        eprintln!("{outcome}");
+    }
+}
+
 impl Drop for Shown {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);

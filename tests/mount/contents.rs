@@ -128,6 +128,38 @@ fn reads_at_any_offset_and_past_the_end() {
 }
 
 #[test]
+fn a_blob_that_is_missing_is_an_error_and_harms_nobody_else() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).expect("new");
+    for name in ["whole", "missing", "short"] {
+        write(tree.join(name), name.repeat(10_000), 0o644);
+    }
+    let store = dir.path().join("store");
+    let name = import(&store, &tree);
+    let blob = |contents: &str| {
+        let hex = blake3::hash(contents.repeat(10_000).as_bytes()).to_hex().to_string();
+        store.join("blobs").join(&hex[..2]).join(hex)
+    };
+    fs::remove_file(blob("missing")).expect("it was there");
+    fs::set_permissions(blob("short"), fs::Permissions::from_mode(0o644)).expect("ours");
+    OpenOptions::new().write(true).open(blob("short")).expect("ours").set_len(100).expect("ours");
+    let mounted = Mounted::new(&mut lazystore(&store), &dir.path().join("mnt"));
+    let image = mounted.path.join(name);
+    for damaged in ["missing", "short"] {
+        for _ in 0..2 {
+            let error = fs::read(image.join(damaged)).expect_err(damaged);
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{damaged}");
+        }
+    }
+    assert_eq!(fs::read_to_string(image.join("whole")).expect("it reads"), "whole".repeat(10_000));
+    mounted.unmount();
+}
+
+#[test]
 fn programs_run_and_are_mapped_from_the_mount() {
     if !can_mount() {
         return;

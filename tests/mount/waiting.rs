@@ -5,7 +5,7 @@ use std::{
     io::Read as _,
     ops::Range,
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -31,7 +31,9 @@ use lazystore::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{can_mount, noise, wait_until};
+use crate::support::{
+    Mounted, Running, can_mount, import, lazystore, noise, wait_until, write,
+};
 
 /// Answers for some blobs only when it is told to.
 #[derive(Debug)]
@@ -166,19 +168,20 @@ impl Slow {
         }
     }
 
-    /// A process that uses something slow, and waits for it.
-    fn waiting(&self, program: &str, path: PathBuf) -> Child {
-        let mut command = Command::new(program);
-        command.arg(path).stdout(Stdio::piped()).stderr(Stdio::null());
-        let child = command.spawn().expect("coreutils are there");
-        let status = PathBuf::from(format!("/proc/{}/wchan", child.id()));
-        // Whatever the kernel calls it: for a request, or for a page that another one's request fills.
-        wait_until("the wait", || {
-            let place = fs::read_to_string(&status).unwrap_or_default();
-            place.contains("folio") || place.contains("request_wait")
-        });
-        child
-    }
+}
+
+/// A process that uses something slow, and waits for it.
+fn start_waiting(program: &str, path: PathBuf) -> Child {
+    let mut command = Command::new(program);
+    command.arg(path).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn().expect("coreutils are there");
+    let status = PathBuf::from(format!("/proc/{}/wchan", child.id()));
+    // Whatever the kernel calls it: for a request, or for a page that another one's request fills.
+    wait_until("the wait", || {
+        let place = fs::read_to_string(&status).unwrap_or_default();
+        place.contains("folio") || place.contains("request_wait")
+    });
+    child
 }
 
 impl Drop for Slow {
@@ -192,6 +195,40 @@ impl Drop for Slow {
     }
 }
 
+/// A server that is stopped, not dead: its sockets still take what is sent.
+#[test]
+fn who_waits_for_a_stopped_server_can_be_killed_and_the_mount_taken_down() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = dir.path().join("store");
+    write(dir.path().join("file"), noise(1, 100_000), 0o644);
+    let name = import(&store, &dir.path().join("file"));
+    let socket = dir.path().join("socket");
+    let mut daemon = Running::start(
+        lazystore(&store).arg("daemon").arg(format!("--listen=unix:{}", socket.display())),
+    );
+    daemon.wait_for_line("listening");
+    let mut command = lazystore(Path::new("/nonexistent"));
+    command.env("LAZYSTORE_STORE", format!("grpc+unix://{}", socket.display()));
+    let mounted = Mounted::new(&mut command, &dir.path().join("mnt"));
+    fs::metadata(mounted.path.join(&name)).expect("the server answers");
+    daemon.signal(Signal::STOP);
+    let absent = mounted.path.join(STALLED_NAME);
+    for (program, path) in [("cat", mounted.path.join(&name)), ("stat", absent)] {
+        let mut user = start_waiting(program, path);
+        let start = Instant::now();
+        kill_process(Pid::from_child(&user), Signal::KILL).expect("it runs");
+        user.wait().expect("our child");
+        assert!(start.elapsed() < Duration::from_secs(1), "{program}: {:?}", start.elapsed());
+    }
+    mounted.unmount();
+    daemon.signal(Signal::CONT);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait());
+}
+
 /// Linux does not interrupt reads that fill the page cache, but a killed reader does not wait for them.
 #[test]
 fn a_reader_that_waits_can_be_killed_within_a_second() {
@@ -200,7 +237,7 @@ fn a_reader_that_waits_can_be_killed_within_a_second() {
     }
     let slow = Slow::new();
     for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
-        let mut reader = slow.waiting("cat", slow.dir.join("slow"));
+        let mut reader = start_waiting("cat", slow.dir.join("slow"));
         let start = Instant::now();
         kill_process(Pid::from_child(&reader), signal).expect("it runs");
         let status = reader.wait().expect("our child");
@@ -218,7 +255,7 @@ fn a_lookup_that_waits_can_be_killed_within_a_second() {
     let slow = Slow::new();
     for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
         let path = slow.dir.with_file_name(STALLED_NAME);
-        let mut reader = slow.waiting("stat", path);
+        let mut reader = start_waiting("stat", path);
         let start = Instant::now();
         kill_process(Pid::from_child(&reader), signal).expect("it runs");
         let status = reader.wait().expect("our child");

@@ -10,8 +10,16 @@
 //! What is between them is bounded in bytes ([`IN_FLIGHT_BYTES_MAX`]) and in number. It cannot come to a standstill:
 //! workers take files in the order in which the sequencer wants them, so the file that it waits for is always with a
 //! worker or already read, and a worker waits for nobody but the sequencer.
+//!
+//! Nothing here recurses as deep as the tree is, builds paths longer than one name, or keeps more directories open than
+//! a bounded number.
 
 mod budget;
+mod listing;
+mod place;
+mod sink;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod walk;
 mod worker;
@@ -93,6 +101,12 @@ pub enum ImportError {
         expected: u64,
         /// How much was read, in bytes.
         found: u64,
+    },
+    /// A directory is not where it was when the walk went into it.
+    #[error("{path} was moved while it was read")]
+    Moved {
+        /// Where it was.
+        path: PathBuf,
     },
     /// A name is not one a store can hold.
     #[error("{path}: {source}")]

@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 use super::{
     IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, ImportError, Progress,
     budget::Budget,
+    place::Place,
+    sink::DirectorySink,
     walk::{Event, FileEvent, Walker},
     worker::{self, Contents},
 };
@@ -26,7 +28,7 @@ use crate::{
         nar::{NarHasher, NarWriter},
         source_path,
     },
-    service::{Error, Stores, directory::DirectoryPutter},
+    service::{Error, Stores},
 };
 
 /// How many files are read at once. More than there are processors, since a store may be far away.
@@ -69,13 +71,16 @@ pub fn import_tree(
     let budget = Budget::new(IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX);
     let (events_in, events) = sync_channel(IN_FLIGHT_ENTRIES_MAX);
     let (jobs_in, jobs) = sync_channel(IN_FLIGHT_ENTRIES_MAX);
-    let jobs = Mutex::new(jobs);
+    // Owned by the workers alone: should they all panic, the walker sees that nobody takes its jobs.
+    let jobs = Arc::new(Mutex::new(jobs));
     let sequenced = thread::scope(|scope| {
         let walker = Walker { budget: &budget, events: events_in, jobs: jobs_in };
         scope.spawn(move || walker.run(path));
         for _ in 0..WORKERS {
-            scope.spawn(|| worker::run(&jobs, &*stores.blobs, runtime, progress));
+            let jobs = jobs.clone();
+            scope.spawn(|| worker::run(jobs, &*stores.blobs, runtime, progress));
         }
+        drop(jobs);
         let sequencer = Sequencer::new(path, stores, runtime, size_rule, &budget);
         let sequenced = sequencer.and_then(|sequencer| sequencer.run(events));
         // If it failed, the walker may wait for room. Its channels are closed by now.
@@ -127,7 +132,7 @@ struct Sequencer<'a> {
     size_rule: SizeRule,
     budget: &'a Budget,
     nar: NarWriter<NarHasher>,
-    putter: Option<Box<dyn DirectoryPutter>>,
+    sink: DirectorySink<'a>,
     /// The open directories, and the name of each in the one before.
     open: Vec<(Option<Name>, DirectoryBuilder)>,
     root: Option<Node>,
@@ -140,20 +145,18 @@ struct Sequencer<'a> {
 impl<'a> Sequencer<'a> {
     fn new(
         path: &'a Path,
-        stores: &Stores,
+        stores: &'a Stores,
         runtime: &'a Handle,
         size_rule: SizeRule,
         budget: &'a Budget,
     ) -> Result<Self, ImportError> {
-        let refused = |source| ImportError::Store { path: path.to_owned(), source };
-        let putter = runtime.block_on(stores.directories.put_closure()).map_err(refused)?;
         Ok(Sequencer {
             path,
             runtime,
             size_rule,
             budget,
             nar: NarWriter::new(NarHasher::default())?,
-            putter: Some(putter),
+            sink: DirectorySink::new(&*stores.directories),
             open: Vec::new(),
             root: None,
             files: 0,
@@ -175,7 +178,7 @@ impl<'a> Sequencer<'a> {
                     self.nar.begin_directory()?;
                     self.open.push((name, Directory::builder()));
                 }
-                Event::EndDirectory { path } => self.end_directory(&path)?,
+                Event::EndDirectory { place } => self.end_directory(&place)?,
                 Event::Symlink { name, target } => {
                     self.begin(name.as_ref())?;
                     self.nar.symlink(target.as_bytes())?;
@@ -186,9 +189,8 @@ impl<'a> Sequencer<'a> {
             }
         }
         let node = self.root.take().ok_or(ImportError::Stopped)?;
-        if let (Node::Directory { .. }, Some(putter)) = (&node, self.putter.take()) {
-            self.runtime.block_on(putter.finish()).map_err(|error| self.refused(error))?;
-        }
+        let refused = |source| ImportError::Store { path: self.path.to_owned(), source };
+        self.runtime.block_on(self.sink.finish()).map_err(refused)?;
         Ok(Sequenced {
             node,
             nar: self.nar.finish()?.finish(),
@@ -215,17 +217,15 @@ impl<'a> Sequencer<'a> {
         }
     }
 
-    fn end_directory(&mut self, path: &Path) -> Result<(), ImportError> {
+    fn end_directory(&mut self, place: &Place) -> Result<(), ImportError> {
         self.nar.end_directory()?;
         let Some((name, mut builder)) = self.open.pop() else { return Ok(()) };
         let directory = builder
             .build()
-            .map_err(|source| ImportError::Directory { path: path.to_owned(), source })?;
+            .map_err(|source| ImportError::Directory { path: place.path(), source })?;
         let node = directory.node(self.size_rule);
-        if let Some(putter) = &mut self.putter {
-            let put = self.runtime.block_on(putter.put(Arc::new(directory)));
-            put.map_err(|error| self.refused(error))?;
-        }
+        let put = self.runtime.block_on(self.sink.put(Arc::new(directory)));
+        put.map_err(|error| self.refused(error))?;
         self.add(name, node);
         Ok(())
     }

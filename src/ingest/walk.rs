@@ -1,24 +1,26 @@
 //! Lists a tree in the order of the archive.
 
 use std::{
-    ffi::OsStr,
-    fs::File,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
-    path::{Path, PathBuf},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
     sync::{
         Arc,
         mpsc::{SyncSender, channel, sync_channel},
     },
 };
 
+use bytes::Bytes;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat},
+    fd::OwnedFd,
+    fs::{AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
 use super::{
     ImportError,
     budget::Budget,
+    listing::Listing,
+    place::{Located, Place},
     worker::{Contents, FileJob},
 };
 use crate::castore::{Name, SymlinkTarget};
@@ -27,12 +29,15 @@ use crate::service::blob::SMALL_BLOB_LEN_MAX;
 /// How many pieces of a large file may wait for the sequencer.
 const LARGE_PIECES_MAX: usize = 4;
 
+/// How many directories on the way to where the walk is are kept open. Those above are opened again by `..`.
+const LEVELS_OPEN_MAX: usize = 64;
+
 /// What comes next in the archive.
 pub(super) enum Event {
     /// A directory begins. The root has no name.
     BeginDirectory { name: Option<Name> },
     /// The innermost directory ends.
-    EndDirectory { path: PathBuf },
+    EndDirectory { place: Arc<Place> },
     /// A symbolic link.
     Symlink { name: Option<Name>, target: SymlinkTarget },
     /// A regular file, whose contents a worker reads.
@@ -65,42 +70,53 @@ pub(super) struct Walker<'a> {
 /// Nobody listens any more.
 struct Stop;
 
-/// An open directory and what is left to do in it.
+/// A directory and what is left to do in it.
 struct Level {
-    directory: Arc<OwnedFd>,
-    path: PathBuf,
-    /// Sorted by name, the first one last.
-    names: Vec<Name>,
+    place: Arc<Place>,
+    /// `None` while it is closed.
+    directory: Option<Arc<OwnedFd>>,
+    /// Device and inode, by which it is known again.
+    id: (u64, u64),
+    listing: Listing,
+}
+
+/// The directories around where the walk is, outermost first: first those that are closed, then those that are open.
+#[derive(Default)]
+struct Levels {
+    levels: Vec<Level>,
+    closed: usize,
 }
 
 impl Walker<'_> {
-    /// Walks the tree at `root`, which may also be a file or a symlink.
+    /// Walks the tree at `root`. An error is the last event.
     pub(super) fn run(self, root: &Path) {
-        let outcome = match self.walk(root) {
-            Ok(()) | Err(None) => return,
-            Err(Some(error)) => error,
-        };
-        // Nobody may be there to hear it.
-        let _ = self.events.send(Event::Failed(outcome));
+        if let Err(Some(error)) = self.walk(root) {
+            // Nobody may be there to hear it.
+            let _ = self.events.send(Event::Failed(error));
+        }
     }
 
     /// `Err(None)` if nobody listens any more.
     fn walk(&self, root: &Path) -> Result<(), Option<ImportError>> {
-        let here = Arc::new(open_directory(CWD, OsStr::new("."), Path::new("."))?);
-        let mut levels: Vec<Level> = Vec::new();
-        levels.extend(self.visit(&here, root.as_os_str(), None, root.to_owned())?);
-        while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.pop() else {
-                let path = std::mem::take(&mut level.path);
-                levels.pop();
-                self.send(Event::EndDirectory { path })?;
+        let root = Place::root(Bytes::copy_from_slice(root.as_os_str().as_bytes()));
+        let root = Located { directory: None, place: root };
+        let mut levels = Levels::default();
+        if let Some(level) = self.visit(root, None, FileType::Unknown)? {
+            levels.push(level);
+        }
+        while let Some(level) = levels.levels.last_mut() {
+            let Some((bytes, kind)) = level.listing.next() else {
+                let place = levels.pop()?;
+                self.send(Event::EndDirectory { place })?;
                 continue;
             };
-            let path = level.path.join(OsStr::from_bytes(name.as_bytes()));
-            let directory = level.directory.clone();
-            let file_name = name.clone();
-            let file_name = OsStr::from_bytes(file_name.as_bytes());
-            levels.extend(self.visit(&directory, file_name, Some(name), path)?);
+            let place = Place::child(&level.place, bytes.clone());
+            let name = Name::try_from(bytes)
+                .map_err(|source| ImportError::Name { path: place.path(), source })?;
+            let at = Located { directory: level.directory.clone(), place };
+            if let Some(level) = self.visit(at, Some(name), kind)? {
+                levels.push(level);
+            }
         }
         Ok(())
     }
@@ -109,51 +125,53 @@ impl Walker<'_> {
         self.events.send(event).map_err(|_| Stop)
     }
 
-    /// Tells of one file. Returns it if it is a directory, to be walked.
+    /// Tells of one file, which may be of the kind that its directory lists. Returns it if it is a directory, to be
+    /// walked.
     fn visit(
         &self,
-        parent: &Arc<OwnedFd>,
-        file_name: &OsStr,
+        at: Located,
         name: Option<Name>,
-        path: PathBuf,
+        listed: FileType,
     ) -> Result<Option<Level>, Option<ImportError>> {
-        let failed = |what| {
-            let path = path.clone();
-            move |errno: Errno| ImportError::Io { what, path, source: errno.into() }
-        };
-        let stat = rustix::fs::statat(parent, file_name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("look at"))?;
+        if listed == FileType::Directory {
+            return self.directory(at, name).map(Some);
+        }
+        if listed == FileType::Symlink {
+            return self.symlink(&at, name);
+        }
+        let stat = rustix::fs::statat(at.directory(), at.place.name(), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("look at", &at.place))?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                let directory = open_directory(parent, file_name, &path)?;
-                let names = list(&directory, &path)?;
-                self.send(Event::BeginDirectory { name })?;
-                Ok(Some(Level { directory: Arc::new(directory), path, names }))
-            }
+            FileType::Directory => self.directory(at, name).map(Some),
+            FileType::Symlink => self.symlink(&at, name),
             FileType::RegularFile => {
-                self.file(parent.clone(), file_name, name, path, &stat)?;
+                self.file(at, name, &stat)?;
                 Ok(None)
             }
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(parent, file_name, Vec::new())
-                    .map_err(failed("read"))?;
-                let target = SymlinkTarget::try_from(target.as_bytes())
-                    .map_err(|source| ImportError::Target { path, source })?;
-                self.send(Event::Symlink { name, target })?;
-                Ok(None)
-            }
-            other => Err(Some(ImportError::Special { path, kind: kind(other) })),
+            other => Err(Some(ImportError::Special { path: at.place.path(), kind: kind(other) })),
         }
     }
 
-    fn file(
+    fn directory(&self, at: Located, name: Option<Name>) -> Result<Level, Option<ImportError>> {
+        let level = Level::open(at)?;
+        self.send(Event::BeginDirectory { name })?;
+        Ok(level)
+    }
+
+    fn symlink<T>(
         &self,
-        parent: Arc<OwnedFd>,
-        file_name: &OsStr,
+        at: &Located,
         name: Option<Name>,
-        path: PathBuf,
-        stat: &Stat,
-    ) -> Result<(), Stop> {
+    ) -> Result<Option<T>, Option<ImportError>> {
+        let target = rustix::fs::readlinkat(at.directory(), at.place.name(), Vec::new())
+            .map_err(failed("read", &at.place))?;
+        let target = SymlinkTarget::try_from(Bytes::from(target.into_bytes()))
+            .map_err(|source| ImportError::Target { path: at.place.path(), source })?;
+        self.send(Event::Symlink { name, target })?;
+        Ok(None)
+    }
+
+    fn file(&self, at: Located, name: Option<Name>, stat: &Stat) -> Result<(), Stop> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         // The pieces of a large file are bounded by its channel.
         let small = usize::try_from(size).ok().filter(|size| *size <= SMALL_BLOB_LEN_MAX);
@@ -163,7 +181,7 @@ impl Walker<'_> {
         }
         let (pieces, contents) = sync_channel(LARGE_PIECES_MAX);
         let (done, digest) = channel();
-        let job = FileJob { parent, file_name: file_name.to_owned(), path, size, pieces, done };
+        let job = FileJob { at, size, pieces, done };
         let contents = Contents { pieces: contents, digest };
         let executable = stat.st_mode & OWNER_MAY_EXECUTE != 0;
         self.send(Event::File(FileEvent { name, executable, size, contents, budget }))?;
@@ -177,40 +195,52 @@ impl From<Stop> for Option<ImportError> {
     }
 }
 
-fn open_directory(
-    parent: impl std::os::fd::AsFd,
-    name: &OsStr,
-    path: &Path,
-) -> Result<OwnedFd, ImportError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|errno| ImportError::Io {
-        what: "open",
-        path: path.to_owned(),
-        source: errno.into(),
-    })
+impl Level {
+    fn open(at: Located) -> Result<Self, ImportError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(at.directory(), at.place.name(), flags, Mode::empty())
+            .map_err(failed("open", &at.place))?;
+        let id = id(&directory).map_err(failed("look at", &at.place))?;
+        let listing = Listing::read(&directory, &at.place)?;
+        Ok(Level { place: Arc::new(at.place), directory: Some(Arc::new(directory)), id, listing })
+    }
 }
 
-/// The names in a directory, the last one first.
-fn list(directory: &OwnedFd, path: &Path) -> Result<Vec<Name>, ImportError> {
-    let failed = |errno: Errno| ImportError::Io {
-        what: "list",
-        path: path.to_owned(),
-        source: errno.into(),
-    };
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
+impl Levels {
+    fn push(&mut self, level: Level) {
+        self.levels.push(level);
+        if self.levels.len() - self.closed > LEVELS_OPEN_MAX {
+            self.levels[self.closed].directory = None;
+            self.closed += 1;
         }
-        names.push(Name::try_from(name).map_err(|source| ImportError::Name {
-            path: path.join(OsStr::from_bytes(name)),
-            source,
-        })?);
     }
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(names)
+
+    /// Leaves the innermost directory, and opens the one around it again if it was closed. Returns where it was.
+    fn pop(&mut self) -> Result<Arc<Place>, Option<ImportError>> {
+        let left = self.levels.pop().ok_or(None)?;
+        let around = self.levels.last_mut().filter(|around| around.directory.is_none());
+        if let (Some(around), Some(directory)) = (around, left.directory) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(&*directory, "..", flags, Mode::empty())
+                .map_err(failed("open", &around.place))?;
+            if id(&opened).map_err(failed("look at", &around.place))? != around.id {
+                return Err(Some(ImportError::Moved { path: left.place.path() }));
+            }
+            around.directory = Some(Arc::new(opened));
+            self.closed -= 1;
+        }
+        Ok(left.place)
+    }
+}
+
+fn id(directory: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Names what failed, and where.
+fn failed(what: &'static str, place: &Place) -> impl FnOnce(Errno) -> ImportError {
+    move |errno| ImportError::Io { what, path: place.path(), source: errno.into() }
 }
 
 fn kind(file_type: FileType) -> &'static str {
@@ -223,11 +253,4 @@ fn kind(file_type: FileType) -> &'static str {
             "file of an unknown kind"
         }
     }
-}
-
-/// Opens a file to be read once.
-pub(super) fn open_file(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<File> {
-    // NONBLOCK: whatever it has become since it was listed, opening it must not wait.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::openat(parent, name, flags, Mode::empty()).map(File::from)
 }

@@ -1,11 +1,8 @@
 //! Reads, hashes and stores files.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, Read as _},
-    os::fd::OwnedFd,
-    path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender},
@@ -16,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::{ImportError, Progress, walk::open_file};
+use super::{ImportError, Progress, place::Located};
 use crate::{
     castore::Digest,
     service::blob::{BlobService, SMALL_BLOB_LEN_MAX},
@@ -27,11 +24,7 @@ const PIECE_LEN: usize = 1 << 20;
 
 /// A file to be read.
 pub(super) struct FileJob {
-    /// The directory it lies in.
-    pub(super) parent: Arc<OwnedFd>,
-    pub(super) file_name: OsString,
-    /// For messages.
-    pub(super) path: PathBuf,
+    pub(super) at: Located,
     /// Its length when it was listed, in bytes.
     pub(super) size: u64,
     /// Where its contents go: a small file whole, a large one in pieces.
@@ -55,7 +48,7 @@ pub(super) struct Stored {
 
 /// Does jobs until there are no more.
 pub(super) fn run(
-    jobs: &Mutex<Receiver<FileJob>>,
+    jobs: Arc<Mutex<Receiver<FileJob>>>,
     blobs: &dyn BlobService,
     runtime: &Handle,
     progress: &Progress,
@@ -74,15 +67,15 @@ pub(super) fn run(
     }
 }
 
-async fn store(
+pub(super) async fn store(
     job: &FileJob,
     blobs: &dyn BlobService,
     progress: &Progress,
 ) -> Result<Stored, ImportError> {
     let failed =
-        |source: io::Error| ImportError::Io { what: "read", path: job.path.clone(), source };
-    let refused = |source| ImportError::Store { path: job.path.clone(), source };
-    let mut file = open_file(&job.parent, &job.file_name).map_err(|errno| failed(errno.into()))?;
+        |source: io::Error| ImportError::Io { what: "read", path: job.at.place.path(), source };
+    let refused = |source| ImportError::Store { path: job.at.place.path(), source };
+    let mut file = job.at.open_file().map_err(|errno| failed(errno.into()))?;
     if job.size > SMALL_BLOB_LEN_MAX as u64 {
         return store_large(job, file, blobs, progress).await;
     }
@@ -112,9 +105,10 @@ async fn store_large(
     progress: &Progress,
 ) -> Result<Stored, ImportError> {
     let failed =
-        |source: io::Error| ImportError::Io { what: "read", path: job.path.clone(), source };
-    let refused = |source| ImportError::Store { path: job.path.clone(), source };
+        |source: io::Error| ImportError::Io { what: "read", path: job.at.place.path(), source };
+    let refused = |source| ImportError::Store { path: job.at.place.path(), source };
     let mut writer = blobs.writer().await.map_err(refused)?;
+    let mut hasher = blake3::Hasher::new();
     let mut total = 0;
     loop {
         let mut piece = vec![0; PIECE_LEN];
@@ -132,15 +126,20 @@ async fn store_large(
         if job.pieces.send(piece.clone()).is_err() {
             return Err(ImportError::Stopped);
         }
+        hasher.update(&piece);
         writer.write(piece).await.map_err(refused)?;
     }
-    let (digest, _) = writer.finish().await.map_err(refused)?;
-    // Whether it had been there before, only the store could tell; it is written either way.
-    Ok(Stored { digest, is_new: true })
+    // Hashed here too, since only before the end of the blob can the store tell whether it has it already.
+    let digest = Digest::from(hasher.finalize());
+    let is_new = !blobs.has(&digest).await.map_err(refused)?;
+    if is_new {
+        writer.finish().await.map_err(refused)?;
+    }
+    Ok(Stored { digest, is_new })
 }
 
 fn changed(job: &FileJob, found: u64) -> ImportError {
-    ImportError::Changed { path: job.path.clone(), expected: job.size, found }
+    ImportError::Changed { path: job.at.place.path(), expected: job.size, found }
 }
 
 /// Reads until the buffer is full or the file ends.
@@ -155,4 +154,21 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(len)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{os::unix::ffi::OsStrExt as _, path::Path, sync::mpsc};
+
+    use super::*;
+    use crate::ingest::place::Place;
+
+    /// A job for the file at `path`, as if it had been listed with `size` bytes. Nobody minds how far it gets.
+    pub(in crate::ingest) fn job(path: &Path, size: u64) -> (FileJob, Contents) {
+        let root = Place::root(Bytes::copy_from_slice(path.as_os_str().as_bytes()));
+        let at = Located { directory: None, place: root };
+        let (pieces, contents) = mpsc::sync_channel(64);
+        let (done, digest) = mpsc::channel();
+        (FileJob { at, size, pieces, done }, Contents { pieces: contents, digest })
+    }
 }

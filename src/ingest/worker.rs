@@ -108,7 +108,6 @@ async fn store_large(
         |source: io::Error| ImportError::Io { what: "read", path: job.at.place.path(), source };
     let refused = |source| ImportError::Store { path: job.at.place.path(), source };
     let mut writer = blobs.writer().await.map_err(refused)?;
-    let mut hasher = blake3::Hasher::new();
     let mut total = 0;
     loop {
         let mut piece = vec![0; PIECE_LEN];
@@ -126,16 +125,16 @@ async fn store_large(
         if job.pieces.send(piece.clone()).is_err() {
             return Err(ImportError::Stopped);
         }
-        hasher.update(&piece);
         writer.write(piece).await.map_err(refused)?;
     }
-    // Hashed here too, since only before the end of the blob can the store tell whether it has it already.
-    let digest = Digest::from(hasher.finalize());
-    let is_new = !blobs.has(&digest).await.map_err(refused)?;
-    if is_new {
-        writer.finish().await.map_err(refused)?;
+    // Only before the end of the blob can the store tell whether it has it already.
+    if let Some(digest) = writer.digest()
+        && blobs.has(&digest).await.map_err(refused)?
+    {
+        return Ok(Stored { digest, is_new: false });
     }
-    Ok(Stored { digest, is_new })
+    let (digest, _) = writer.finish().await.map_err(refused)?;
+    Ok(Stored { digest, is_new: true })
 }
 
 fn changed(job: &FileJob, found: u64) -> ImportError {

@@ -68,6 +68,11 @@ pub trait BlobWriter: Send {
     /// Appends.
     async fn write(&mut self, piece: Bytes) -> Result<()>;
 
+    /// The digest of what was written so far, if this writer computes it.
+    fn digest(&self) -> Option<Digest> {
+        None
+    }
+
     /// Ends the blob and stores it. Returns its digest and its length in bytes, once it can be read back.
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)>;
 }

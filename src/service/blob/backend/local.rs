@@ -139,6 +139,10 @@ impl BlobWriter for LocalWriter {
         Ok(())
     }
 
+    fn digest(&self) -> Option<Digest> {
+        Some(Digest::from(self.hasher.finalize()))
+    }
+
     async fn finish(mut self: Box<Self>) -> Result<(Digest, u64)> {
         if self.len == 0 {
             return Ok((Digest::EMPTY, 0));

@@ -169,6 +169,10 @@ impl BlobWriter for CachedWriter {
         Ok(())
     }
 
+    fn digest(&self) -> Option<Digest> {
+        self.far.digest()
+    }
+
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
         let written = self.far.finish().await?;
         if let Some(near) = self.near {

@@ -111,6 +111,10 @@ impl BlobWriter for MeasuredWriter {
         self.counters.write.continued(self.inner.write(piece).await)
     }
 
+    fn digest(&self) -> Option<Digest> {
+        self.inner.digest()
+    }
+
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
         self.counters.write.continued(self.inner.finish().await)
     }

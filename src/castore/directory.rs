@@ -123,10 +123,10 @@ impl Directory {
         while parser.at < encoded.len() {
             let (tag, slot) = parser.entry()?;
             let name = slot.name(&encoded);
-            if let Some((last_tag, last_slot)) = last {
-                if tag < last_tag || (tag == last_tag && name < last_slot.name(&encoded)) {
-                    return Err(DirectoryError::Unsorted(name.escape_ascii().to_string()));
-                }
+            if let Some((last_tag, last_slot)) = last
+                && (tag < last_tag || (tag == last_tag && name < last_slot.name(&encoded)))
+            {
+                return Err(DirectoryError::Unsorted(name.escape_ascii().to_string()));
             }
             if slot.kind == Kind::Directory {
                 sum = sum.checked_add(slot.size).ok_or(DirectoryError::SizeOverflow)?;

@@ -110,7 +110,7 @@ fn what_cannot_be_read_is_refused_by_path() {
         let tree = fixture.path("tree");
         fs::create_dir(&tree).expect("new");
         fs::write(tree.join("secret"), "s").expect("new");
-        let nobody = fs::Permissions::from_mode(0);
+        let nobody = fs::Permissions::from_mode(0o0);
         fs::set_permissions(tree.join("secret"), nobody).expect("ours");
         assert!(fixture.refusal(&tree).contains("tree/secret"));
     }

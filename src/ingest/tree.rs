@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How many files are read at once. More than there are processors, since a store may be far away.
-const WORKERS: usize = 8;
+const WORKERS: usize = 4;
 
 /// What an import found and stored. It is visible once it is committed; see [`super::commit`].
 #[derive(Debug, Clone)]

@@ -31,9 +31,7 @@ use lazystore::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{
-    Mounted, Running, can_mount, import, lazystore, noise, wait_until, write,
-};
+use crate::support::{Mounted, Running, can_mount, import, lazystore, noise, wait_until, write};
 
 /// Answers for some blobs only when it is told to.
 #[derive(Debug)]
@@ -167,7 +165,6 @@ impl Slow {
             _temporary: temporary,
         }
     }
-
 }
 
 /// A process that uses something slow, and waits for it.

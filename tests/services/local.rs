@@ -71,7 +71,7 @@ async fn blobs_are_plain_files_that_nobody_writes() {
     let files = files(&folder, "blobs");
     let hex = Digest::of(b"plain").to_hex();
     let expected = folder.path().join("store/blobs").join(&hex[..2]).join(&hex);
-    assert_eq!(files, [expected.clone()]);
+    assert_eq!(files, std::slice::from_ref(&expected));
     assert_eq!(fs::read(&expected).expect("it reads"), b"plain");
     let mode = fs::metadata(&expected).expect("there").permissions().mode();
     assert_eq!(mode & 0o222, 0, "{mode:o}");

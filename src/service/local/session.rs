@@ -151,10 +151,10 @@ fn parse_name(name: &str) -> Option<Digest> {
 fn names(folder: &OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
-        if let Ok(name) = entry?.file_name().to_str() {
-            if !matches!(name, "." | "..") {
-                names.push(name.to_owned());
-            }
+        if let Ok(name) = entry?.file_name().to_str()
+            && !matches!(name, "." | "..")
+        {
+            names.push(name.to_owned());
         }
     }
     Ok(names)

@@ -87,6 +87,10 @@ impl BlobWriter for MemoryWriter {
         Ok(())
     }
 
+    fn digest(&self) -> Option<Digest> {
+        Some(Digest::of(&self.contents))
+    }
+
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
         let contents = self.contents.freeze();
         let len = contents.len() as u64;

@@ -193,16 +193,6 @@ impl RootFirst {
         Ok(true)
     }
 
-    /// Whether everything named has come.
-    pub fn is_complete(&self) -> bool {
-        !self.named.is_empty() && self.missing == 0
-    }
-
-    /// Whether nothing has come at all: an absent root, as some servers tell it.
-    pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
-    }
-
     /// Checks that everything named has come.
     pub fn finish(self) -> Result<(), ClosureError> {
         if self.named.is_empty() {

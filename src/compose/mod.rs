@@ -31,20 +31,14 @@ use crate::{
         directory::{
             DirectoryService,
             backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
-            layer::{
-                CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories,
-                VerifiedDirectories,
-            },
+            layer::{CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories},
         },
         grpc::{GrpcChannel, GrpcOptions},
         local::LocalStore,
         pathinfo::{
             NarCalculation, PathInfoService,
             backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
-            layer::{
-                CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters,
-                VerifiedPathInfos,
-            },
+            layer::{CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters},
         },
     },
 };
@@ -133,10 +127,8 @@ impl Opener<'_> {
             Address::Memory => Arc::new(MemoryDirectories::new()),
             Address::Local(dir) => in_memory(LocalDirectories::new(self.store(dir.as_deref())?)),
             Address::Grpc { .. } => {
-                let channel = self.channel(address)?;
-                let endpoint = channel.endpoint().clone();
-                let far = Arc::new(GrpcDirectories::new(channel));
-                let far = VerifiedDirectories::new(&endpoint, far);
+                // It checks what it reads itself, as does that for path infos.
+                let far = GrpcDirectories::new(self.channel(address)?);
                 match self.cache() {
                     Some(near) => {
                         let near = Arc::new(LocalDirectories::new(near));
@@ -161,17 +153,14 @@ impl Opener<'_> {
             // Not kept in memory: another process may replace them, and the mount remembers names itself.
             Address::Local(dir) => Arc::new(LocalPathInfos::new(self.store(dir.as_deref())?)),
             Address::Grpc { .. } => {
-                let channel = self.channel(address)?;
-                let endpoint = channel.endpoint().clone();
-                let far = Arc::new(GrpcPathInfos::new(channel));
+                let far = Arc::new(GrpcPathInfos::new(self.channel(address)?));
                 nars = Some(far.clone());
-                let far = VerifiedPathInfos::new(&endpoint, far);
                 let cached: Arc<dyn PathInfoService> = match self.cache() {
                     Some(near) => {
                         let near = Arc::new(LocalPathInfos::new(near));
-                        Arc::new(CachedPathInfos::new(near, Arc::new(far)))
+                        Arc::new(CachedPathInfos::new(near, far))
                     }
-                    None => Arc::new(far),
+                    None => far,
                 };
                 Arc::new(LruPathInfos::new(cached, PATH_INFOS_LRU_ENTRIES_MAX))
             }

@@ -16,7 +16,10 @@ use tokio::runtime::Handle;
 use super::{ImportError, Progress, place::Located};
 use crate::{
     castore::Digest,
-    service::blob::{BlobService, SMALL_BLOB_LEN_MAX},
+    service::{
+        Error,
+        blob::{BlobService, SMALL_BLOB_LEN_MAX},
+    },
 };
 
 /// The pieces in which a large file is read, in bytes.
@@ -31,6 +34,20 @@ pub(super) struct FileJob {
     pub(super) pieces: SyncSender<Bytes>,
     /// Where the end is told.
     pub(super) done: Sender<Result<Stored, ImportError>>,
+}
+
+impl FileJob {
+    fn unreadable(&self, source: io::Error) -> ImportError {
+        ImportError::Io { what: "read", path: self.at.place.path(), source }
+    }
+
+    fn refused(&self, source: Error) -> ImportError {
+        ImportError::Store { path: self.at.place.path(), source }
+    }
+
+    fn changed(&self, found: u64) -> ImportError {
+        ImportError::Changed { path: self.at.place.path(), expected: self.size, found }
+    }
 }
 
 /// The other end of a [`FileJob`].
@@ -72,9 +89,8 @@ pub(super) async fn store(
     blobs: &dyn BlobService,
     progress: &Progress,
 ) -> Result<Stored, ImportError> {
-    let failed =
-        |source: io::Error| ImportError::Io { what: "read", path: job.at.place.path(), source };
-    let refused = |source| ImportError::Store { path: job.at.place.path(), source };
+    let failed = |source| job.unreadable(source);
+    let refused = |source| job.refused(source);
     let mut file = job.at.open_file().map_err(|errno| failed(errno.into()))?;
     if job.size > SMALL_BLOB_LEN_MAX as u64 {
         return store_large(job, file, blobs, progress).await;
@@ -83,7 +99,7 @@ pub(super) async fn store(
     let mut contents = vec![0; job.size as usize + 1];
     let len = read_full(&mut file, &mut contents).map_err(failed)?;
     if len as u64 != job.size {
-        return Err(changed(job, len as u64));
+        return Err(job.changed(len as u64));
     }
     contents.truncate(len);
     progress.add_bytes(len);
@@ -104,9 +120,8 @@ async fn store_large(
     blobs: &dyn BlobService,
     progress: &Progress,
 ) -> Result<Stored, ImportError> {
-    let failed =
-        |source: io::Error| ImportError::Io { what: "read", path: job.at.place.path(), source };
-    let refused = |source| ImportError::Store { path: job.at.place.path(), source };
+    let failed = |source| job.unreadable(source);
+    let refused = |source| job.refused(source);
     let mut writer = blobs.writer().await.map_err(refused)?;
     let mut total = 0;
     loop {
@@ -114,7 +129,7 @@ async fn store_large(
         let len = read_full(&mut file, &mut piece).map_err(failed)?;
         total += len as u64;
         if total > job.size || (len < PIECE_LEN && total < job.size) {
-            return Err(changed(job, total));
+            return Err(job.changed(total));
         }
         if len == 0 {
             break;
@@ -135,10 +150,6 @@ async fn store_large(
     }
     let (digest, _) = writer.finish().await.map_err(refused)?;
     Ok(Stored { digest, is_new: true })
-}
-
-fn changed(job: &FileJob, found: u64) -> ImportError {
-    ImportError::Changed { path: job.at.place.path(), expected: job.size, found }
 }
 
 /// Reads until the buffer is full or the file ends.

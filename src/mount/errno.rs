@@ -19,8 +19,6 @@ impl Errno {
     pub const NOT_IMPLEMENTED: Errno = Errno(libc::ENOSYS);
     /// The request makes no sense.
     pub const INVALID: Errno = Errno(libc::EINVAL);
-    /// Ask again.
-    pub const AGAIN: Errno = Errno(libc::EAGAIN);
     /// Reading failed.
     pub const IO: Errno = Errno(libc::EIO);
 }

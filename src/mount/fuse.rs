@@ -73,9 +73,12 @@ pub enum Outcome {
 pub struct Fuse {
     vfs: Arc<Vfs>,
     /// Listings of the root, by file handle. Other directories need none.
-    root_listings: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<RootListing>>>>,
+    root_listings: Mutex<HashMap<u64, RootHandle>>,
     next_handle: AtomicU64,
 }
+
+/// An open root directory: its listing, once it was read.
+type RootHandle = Arc<tokio::sync::Mutex<Option<RootListing>>>;
 
 /// Either a reply that is ready, or one to be waited for, or an error.
 type Handled = Result<Outcome, Failure>;
@@ -266,7 +269,7 @@ impl Fuse {
                 return Err(Errno(libc::ENFILE).into());
             }
             let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-            listings.insert(handle, Arc::new(tokio::sync::Mutex::new(self.vfs.list_root())));
+            listings.insert(handle, RootHandle::default());
             // The root gains names: the kernel must not keep its listing.
             reply.u64(handle);
             reply.u32(0);
@@ -293,11 +296,12 @@ impl Fuse {
             let fill = async move {
                 // The lock is this one handle's own, and the kernel reads a handle from one place at a time.
                 let mut listing = listing.lock().await;
-                // An offset of 0 again is rewinddir(3): the names of now.
                 let mut page = page(offset);
-                if offset == 0 {
-                    *listing = page.fuse.vfs.list_root();
-                }
+                // An offset of 0 again is rewinddir(3): the names of now.
+                let listing = match listing.take().filter(|_| offset != 0) {
+                    Some(begun) => listing.insert(begun),
+                    None => listing.insert(page.fuse.vfs.list_root()),
+                };
                 page.dots()?;
                 while let Some((store_path, node)) = listing.get(page.index()).await? {
                     if !page.add(store_path.to_string().as_bytes(), node.as_ref())? {

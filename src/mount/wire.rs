@@ -35,7 +35,6 @@ pub mod op {
     pub const READ: u32 = 15;
     pub const WRITE: u32 = 16;
     pub const STATFS: u32 = 17;
-    pub const RELEASE: u32 = 18;
     pub const SETXATTR: u32 = 21;
     pub const GETXATTR: u32 = 22;
     pub const LISTXATTR: u32 = 23;
@@ -67,7 +66,6 @@ pub mod init {
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
     pub const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
-    pub const INIT_EXT: u64 = 1 << 30;
 }
 
 /// How an opened directory may be cached.

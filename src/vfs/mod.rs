@@ -72,7 +72,8 @@ pub struct Vfs {
     roots: Roots,
     inodes: InodeTable,
     show_xattr: bool,
-    /// The sizes of the files that were looked up, together, in bytes; a lower bound of what the tree holds.
+    /// The sizes of the files that were looked up, in bytes. A file counts each time, so this tells an order of
+    /// magnitude at best.
     bytes_seen: AtomicU64,
 }
 

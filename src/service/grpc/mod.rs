@@ -30,9 +30,6 @@ use method::{BLOB_STAT, Lane};
 /// The longest message that is read, in bytes: a directory of the longest kind, and what goes around it.
 pub const MESSAGE_LEN_MAX: usize = DIRECTORY_LEN_MAX + (64 << 10);
 
-/// The longest piece of a blob that we send in one message, in bytes.
-pub const BLOB_PIECE_LEN_MAX: usize = 1 << 20;
-
 /// How much a peer may send on one stream before it is read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// How much a peer may send on all streams of a connection before it is read, in bytes.

@@ -11,9 +11,9 @@ use crate::{
     proto::castore as wire,
     service::{
         Error, Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob},
+        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob},
         grpc::{
-            BLOB_PIECE_LEN_MAX, GrpcChannel, Opened, Upload,
+            GrpcChannel, Opened, Upload,
             method::{BLOB_PUT, BLOB_READ, BLOB_STAT},
         },
     },

@@ -1,7 +1,6 @@
 //! `lazystore import`.
 
 use std::{
-    fmt,
     io::{self, Write as _},
     path::PathBuf,
     sync::Arc,
@@ -14,7 +13,7 @@ use tracing::info;
 
 use super::{GlobalOptions, progress};
 use crate::{
-    ingest::{self, Import as Imported, Progress, import_tree},
+    ingest::{self, Counts, Import as Imported, Progress, import_tree},
     service::Stores,
 };
 
@@ -57,31 +56,16 @@ impl Import {
     }
 }
 
-/// What several imports found together.
-#[derive(Debug, Default)]
-struct Total {
-    files: u64,
-    bytes: u64,
-    new_files: u64,
-    new_bytes: u64,
-}
-
-impl Total {
-    fn add(&mut self, import: &Imported) {
-        self.files += import.files;
-        self.bytes += import.bytes;
-        self.new_files += import.new_files;
-        self.new_bytes += import.new_bytes;
-    }
-}
-
-impl fmt::Display for Total {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let there = self.files - self.new_files;
-        write!(f, "{} files, {}: ", HumanCount(self.files), HumanBytes(self.bytes))?;
-        write!(f, "{} new with {}, ", HumanCount(self.new_files), HumanBytes(self.new_bytes))?;
-        write!(f, "{} were there already", HumanCount(there))
-    }
+fn summary(counts: &Counts) -> String {
+    let Counts { files, bytes, new_files, new_bytes } = *counts;
+    format!(
+        "{} files, {}: {} new with {}, {} were there already",
+        HumanCount(files),
+        HumanBytes(bytes),
+        HumanCount(new_files),
+        HumanBytes(new_bytes),
+        HumanCount(files - new_files)
+    )
 }
 
 /// Imports `paths`, and hands each to `done` once it is visible and durable.
@@ -94,7 +78,7 @@ pub(super) fn import_all(
     mut done: impl FnMut(&Imported) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::default());
-    let mut total = Total::default();
+    let mut total = Counts::default();
     let shown = progress::show(options.progress, &progress);
     for paths in paths.chunks(COMMIT_IMPORTS) {
         let mut imports = Vec::new();
@@ -105,18 +89,18 @@ pub(super) fn import_all(
         for import in &imports {
             info!(
                 path = %import.path_info.store_path.absolute(),
-                files = import.files,
-                bytes = import.bytes,
-                new_files = import.new_files,
-                new_bytes = import.new_bytes,
+                files = import.counts.files,
+                bytes = import.counts.bytes,
+                new_files = import.counts.new_files,
+                new_bytes = import.counts.new_bytes,
                 "imported"
             );
             done(import)?;
-            total.add(import);
+            total += import.counts;
         }
     }
     if let Some(shown) = shown {
-        shown.finish(&total.to_string());
+        shown.finish(&summary(&total));
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ mod worker;
 
 use std::{
     io,
+    ops::AddAssign,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -43,6 +44,28 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 48 << 20;
 
 /// How many entries are under way at most. Each may hold a descriptor of the directory it lies in.
 pub const IN_FLIGHT_ENTRIES_MAX: usize = 512;
+
+/// What an import found, and how much of it the store did not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// How many regular files there are.
+    pub files: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How many of the files were not in the store before.
+    pub new_files: u64,
+    /// How many bytes those have.
+    pub new_bytes: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.new_files += other.new_files;
+        self.new_bytes += other.new_bytes;
+    }
+}
 
 /// How far an import is. Shared with whoever shows it.
 #[derive(Debug, Default)]

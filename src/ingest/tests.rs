@@ -170,7 +170,7 @@ fn names_of_any_bytes_are_kept_and_sorted_as_bytes() {
     names.sort_unstable();
     let root = fixture.root(&import);
     assert_eq!(root.entries().map(|entry| entry.name).collect::<Vec<_>>(), names);
-    assert_eq!(import.files, names.len() as u64);
+    assert_eq!(import.counts.files, names.len() as u64);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_directory_may_have_a_hundred_thousand_entries() {
     }
     let import = fixture.import_and_render(&tree);
     assert_eq!(fixture.root(&import).len(), ENTRIES);
-    assert_eq!((import.files, import.bytes), (50_000, 400_000));
+    assert_eq!((import.counts.files, import.counts.bytes), (50_000, 400_000));
     assert_eq!((fixture.progress.files(), fixture.progress.bytes()), (50_000, 400_000));
 }
 
@@ -263,10 +263,13 @@ fn an_import_says_what_was_new() {
     fs::write(tree.join("a"), "aa").expect("new");
     fs::write(tree.join("b"), vec![7; 3 * SMALL as usize]).expect("new");
     let first = fixture.import_and_render(&tree);
-    assert_eq!((first.files, first.new_files, first.new_bytes), (2, 2, 2 + 3 * SMALL));
+    assert_eq!(
+        (first.counts.files, first.counts.new_files, first.counts.new_bytes),
+        (2, 2, 2 + 3 * SMALL)
+    );
     fs::write(tree.join("c"), "ccc").expect("new");
     let second = fixture.import_and_render(&tree);
-    assert_eq!((second.files, second.new_files, second.new_bytes), (3, 1, 3));
+    assert_eq!((second.counts.files, second.counts.new_files, second.counts.new_bytes), (3, 1, 3));
 }
 
 #[test]

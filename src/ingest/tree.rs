@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::{
-    IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, ImportError, Progress,
+    Counts, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, ImportError, Progress,
     budget::Budget,
     place::Place,
     sink::DirectorySink,
@@ -39,14 +39,8 @@ const WORKERS: usize = 4;
 pub struct Import {
     /// The path info to be committed.
     pub path_info: PathInfo,
-    /// How many regular files there are.
-    pub files: u64,
-    /// How many bytes they have.
-    pub bytes: u64,
-    /// How many of the files were not in the store before.
-    pub new_files: u64,
-    /// How many bytes those have.
-    pub new_bytes: u64,
+    /// What was found.
+    pub counts: Counts,
 }
 
 /// Imports the file, symlink or directory at `path` as the store path that `nix-store --add` would make of it. Its
@@ -87,13 +81,13 @@ pub fn import_tree(
         budget.close();
         sequenced
     })?;
-    let Sequenced { node, nar, files, bytes, new_files, new_bytes } = sequenced;
+    let Sequenced { node, nar, counts } = sequenced;
     let store_path = source_path(&name, &nar.sha256).map_err(bad_name)?;
     let ca = Some(Ca::Nar(NixHash::Sha256(nar.sha256)));
     let nar_info =
         NarInfo { nar, references: Vec::new(), signatures: Vec::new(), deriver: None, ca };
     let path_info = PathInfo { store_path, node, details: Details::NarInfo(nar_info) };
-    Ok(Import { path_info, files, bytes, new_files, new_bytes })
+    Ok(Import { path_info, counts })
 }
 
 /// The last part of the path, also if it is given as `.` or ends in `..`.
@@ -119,10 +113,7 @@ fn name_of(path: &Path) -> Result<Result<String, StorePathNameError>, ImportErro
 struct Sequenced {
     node: Node,
     nar: NarHash,
-    files: u64,
-    bytes: u64,
-    new_files: u64,
-    new_bytes: u64,
+    counts: Counts,
 }
 
 /// Takes what the walker and the workers bring, in the order of the archive.
@@ -136,10 +127,7 @@ struct Sequencer<'a> {
     /// The open directories, and the name of each in the one before.
     open: Vec<(Option<Name>, DirectoryBuilder)>,
     root: Option<Node>,
-    files: u64,
-    bytes: u64,
-    new_files: u64,
-    new_bytes: u64,
+    counts: Counts,
 }
 
 impl<'a> Sequencer<'a> {
@@ -159,10 +147,7 @@ impl<'a> Sequencer<'a> {
             sink: DirectorySink::new(&*stores.directories),
             open: Vec::new(),
             root: None,
-            files: 0,
-            bytes: 0,
-            new_files: 0,
-            new_bytes: 0,
+            counts: Counts::default(),
         })
     }
 
@@ -191,14 +176,7 @@ impl<'a> Sequencer<'a> {
         let node = self.root.take().ok_or(ImportError::Stopped)?;
         let refused = |source| ImportError::Store { path: self.path.to_owned(), source };
         self.runtime.block_on(self.sink.finish()).map_err(refused)?;
-        Ok(Sequenced {
-            node,
-            nar: self.nar.finish()?.finish(),
-            files: self.files,
-            bytes: self.bytes,
-            new_files: self.new_files,
-            new_bytes: self.new_bytes,
-        })
+        Ok(Sequenced { node, nar: self.nar.finish()?.finish(), counts: self.counts })
     }
 
     fn begin(&mut self, name: Option<&Name>) -> Result<(), ImportError> {
@@ -241,12 +219,8 @@ impl<'a> Sequencer<'a> {
         let stored = digest.recv().map_err(|_| ImportError::Stopped)??;
         self.nar.end_file()?;
         self.budget.give_back(budget);
-        self.files += 1;
-        self.bytes += size;
-        if stored.is_new {
-            self.new_files += 1;
-            self.new_bytes += size;
-        }
+        let (new_files, new_bytes) = if stored.is_new { (1, size) } else { (0, 0) };
+        self.counts += Counts { files: 1, bytes: size, new_files, new_bytes };
         self.add(name, Node::File { digest: stored.digest, size, executable });
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Tests of the canonical directory.
 
-use super::*;
-use crate::castore::SymlinkTarget;
+use super::{
+    wire::{TAG_DIRECTORY, TAG_EXECUTABLE, TAG_FILE, TAG_NAME, TAG_SIZE, TAG_SYMLINK, TAG_VALUE},
+    *,
+};
+use crate::castore::{SymlinkTarget, check_name};
 
 fn name(text: &str) -> Name {
     Name::try_from(text).expect("a legal name")

@@ -5,48 +5,47 @@ use parking_lot::{Condvar, Mutex};
 /// Counts bytes and entries that are under way, and makes those wait who would exceed the bounds.
 #[derive(Debug)]
 pub(super) struct Budget {
-    left: Mutex<Left>,
+    /// What is left; nothing once it is closed.
+    left: Mutex<Option<Room>>,
     freed: Condvar,
 }
 
-#[derive(Debug)]
-struct Left {
-    bytes: usize,
-    entries: usize,
-    closed: bool,
+/// Some bytes and entries.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    pub(super) bytes: usize,
+    pub(super) entries: usize,
 }
 
 impl Budget {
-    pub(super) fn new(bytes: usize, entries: usize) -> Self {
-        Budget { left: Mutex::new(Left { bytes, entries, closed: false }), freed: Condvar::new() }
+    pub(super) fn new(all: Room) -> Self {
+        Budget { left: Mutex::new(Some(all)), freed: Condvar::new() }
     }
 
-    /// Takes room for one entry of `bytes`, which must be fewer than there are in all. `false` if nobody will ever
-    /// free any.
-    pub(super) fn take(&self, bytes: usize) -> bool {
+    /// Takes room, which must be less than there is in all. `false` if nobody will ever free any.
+    pub(super) fn take(&self, room: Room) -> bool {
         let mut left = self.left.lock();
         self.freed.wait_while(&mut left, |left| {
-            !left.closed && (left.bytes < bytes || left.entries == 0)
+            left.is_some_and(|left| left.bytes < room.bytes || left.entries < room.entries)
         });
-        if left.closed {
-            return false;
-        }
-        left.bytes -= bytes;
-        left.entries -= 1;
+        let Some(left) = &mut *left else { return false };
+        left.bytes -= room.bytes;
+        left.entries -= room.entries;
         true
     }
 
-    /// Gives back what was taken for one entry.
-    pub(super) fn give_back(&self, bytes: usize) {
-        let mut left = self.left.lock();
-        left.bytes += bytes;
-        left.entries += 1;
+    /// Gives back what was taken.
+    pub(super) fn give_back(&self, room: Room) {
+        if let Some(left) = &mut *self.left.lock() {
+            left.bytes += room.bytes;
+            left.entries += room.entries;
+        }
         self.freed.notify_one();
     }
 
     /// Wakes whoever waits, for good.
     pub(super) fn close(&self) {
-        self.left.lock().closed = true;
+        *self.left.lock() = None;
         self.freed.notify_all();
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! An import reads every file once. Three kinds of threads work at the same time:
 //!
-//! * the *walker* lists directories in the order of the archive and says what comes;
-//! * *workers* read, hash and store files;
+//! * the *walker* lists directories in the order of the archive and says what comes, in batches;
+//! * *workers* read, hash and store files: the small ones of a batch together;
 //! * the *sequencer*, the caller's thread, takes what the workers have read in the order of the archive, computes the
 //!   archive's SHA-256 from it, and builds the directories.
 //!
 //! What is between them is bounded in bytes ([`IN_FLIGHT_BYTES_MAX`]) and in number. It cannot come to a standstill:
 //! workers take files in the order in which the sequencer wants them, so the file that it waits for is always with a
-//! worker or already read, and a worker waits for nobody but the sequencer.
+//! worker or already read, and a worker waits for nobody but the sequencer. The walker never waits while it keeps a
+//! batch back.
 //!
 //! Nothing here recurses as deep as the tree is, builds paths longer than one name, or keeps more directories open than
 //! a bounded number.
@@ -173,6 +174,14 @@ pub enum ImportError {
     Store {
         /// What was to be stored.
         path: PathBuf,
+        /// Why not.
+        source: service::Error,
+    },
+    /// The store does not take one of several small files.
+    #[error("cannot store {first} and files that follow it: {source}")]
+    StoreSome {
+        /// The first of them.
+        first: PathBuf,
         /// Why not.
         source: service::Error,
     },

@@ -135,12 +135,10 @@ fn a_file_that_changes_its_length_is_refused() {
         for announced in
             [len.saturating_sub(1), len, len + 1, len + SMALL, len.saturating_sub(SMALL)]
         {
-            let (job, outcome) = worker::tests::job(&path, announced);
             let blobs = fixture.stores.blobs.clone();
-            let result = fixture.runtime.block_on(worker::store(&job, &*blobs, &fixture.progress));
-            drop(outcome);
-            match result {
-                Ok(_) => assert_eq!(announced, len),
+            let stored = worker::tests::store(&path, announced, &*blobs, &fixture.progress);
+            match fixture.runtime.block_on(stored) {
+                Ok(()) => assert_eq!(announced, len),
                 Err(ImportError::Changed { path: at, expected, found }) => {
                     assert_eq!((at, expected), (path.clone(), announced));
                     assert_ne!(found, announced);

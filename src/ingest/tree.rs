@@ -14,11 +14,11 @@ use tokio::runtime::Handle;
 
 use super::{
     Counts, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX, ImportError, Progress,
-    budget::Budget,
+    budget::{Budget, Room},
     place::Place,
     sink::DirectorySink,
-    walk::{Event, FileEvent, Walker},
-    worker::{self, Contents},
+    walk::{Batch, Contents, Event, Walker},
+    worker,
 };
 use crate::{
     castore::{Directory, DirectoryBuilder, Name, Node, SizeRule},
@@ -33,6 +33,9 @@ use crate::{
 
 /// How many files are read at once. More than there are processors, since a store may be far away.
 const WORKERS: usize = 4;
+
+/// How many batches and jobs may wait. The budget bounds what they hold.
+const WAITING_MAX: usize = 16;
 
 /// What an import found and stored. It is visible once it is committed; see [`super::commit`].
 #[derive(Debug, Clone)]
@@ -62,13 +65,13 @@ pub fn import_tree(
     let refused = |source| ImportError::Store { path: path.to_owned(), source };
     let size_rule = runtime.block_on(stores.directories.size_rule()).map_err(refused)?;
 
-    let budget = Budget::new(IN_FLIGHT_BYTES_MAX, IN_FLIGHT_ENTRIES_MAX);
-    let (events_in, events) = sync_channel(IN_FLIGHT_ENTRIES_MAX);
-    let (jobs_in, jobs) = sync_channel(IN_FLIGHT_ENTRIES_MAX);
+    let budget = Budget::new(Room { bytes: IN_FLIGHT_BYTES_MAX, entries: IN_FLIGHT_ENTRIES_MAX });
+    let (batches_in, batches) = sync_channel(WAITING_MAX);
+    let (jobs_in, jobs) = sync_channel(WAITING_MAX);
     // Owned by the workers alone: should they all panic, the walker sees that nobody takes its jobs.
     let jobs = Arc::new(Mutex::new(jobs));
     let sequenced = thread::scope(|scope| {
-        let walker = Walker { budget: &budget, events: events_in, jobs: jobs_in };
+        let walker = Walker::new(&budget, batches_in, jobs_in);
         scope.spawn(move || walker.run(path));
         for _ in 0..WORKERS {
             let jobs = jobs.clone();
@@ -76,7 +79,7 @@ pub fn import_tree(
         }
         drop(jobs);
         let sequencer = Sequencer::new(path, stores, runtime, size_rule, &budget);
-        let sequenced = sequencer.and_then(|sequencer| sequencer.run(events));
+        let sequenced = sequencer.and_then(|sequencer| sequencer.run(batches));
         // If it failed, the walker may wait for room. Its channels are closed by now.
         budget.close();
         sequenced
@@ -155,8 +158,19 @@ impl<'a> Sequencer<'a> {
         ImportError::Store { path: self.path.to_owned(), source }
     }
 
-    fn run(mut self, events: Receiver<Event>) -> Result<Sequenced, ImportError> {
-        for event in events {
+    fn run(mut self, batches: Receiver<Batch>) -> Result<Sequenced, ImportError> {
+        for batch in batches {
+            self.batch(batch)?;
+        }
+        let node = self.root.take().ok_or(ImportError::Stopped)?;
+        let refused = |source| ImportError::Store { path: self.path.to_owned(), source };
+        self.runtime.block_on(self.sink.finish()).map_err(refused)?;
+        Ok(Sequenced { node, nar: self.nar.finish()?.finish(), counts: self.counts })
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), ImportError> {
+        let mut small_files = Vec::new().into_iter();
+        for event in batch.events {
             match event {
                 Event::BeginDirectory { name } => {
                     self.begin(name.as_ref())?;
@@ -169,14 +183,36 @@ impl<'a> Sequencer<'a> {
                     self.nar.symlink(target.as_bytes())?;
                     self.add(name, Node::Symlink { target });
                 }
-                Event::File(file) => self.file(file)?,
+                Event::File { name, executable, size, contents } => {
+                    self.begin(name.as_ref())?;
+                    self.nar.begin_file(executable, size)?;
+                    let put = match contents {
+                        Contents::Small => {
+                            if small_files.len() == 0 {
+                                let read = batch.small_files.recv();
+                                small_files = read.map_err(|_| ImportError::Stopped)??.into_iter();
+                            }
+                            let file = small_files.next().ok_or(ImportError::Stopped)?;
+                            self.nar.contents(&file.contents)?;
+                            file.put
+                        }
+                        Contents::Large { pieces, put } => {
+                            for piece in pieces {
+                                self.nar.contents(&piece)?;
+                            }
+                            put.recv().map_err(|_| ImportError::Stopped)??
+                        }
+                    };
+                    self.nar.end_file()?;
+                    let (new_files, new_bytes) = if put.is_new { (1, size) } else { (0, 0) };
+                    self.counts += Counts { files: 1, bytes: size, new_files, new_bytes };
+                    self.add(name, Node::File { digest: put.digest, size, executable });
+                }
                 Event::Failed(error) => return Err(error),
             }
         }
-        let node = self.root.take().ok_or(ImportError::Stopped)?;
-        let refused = |source| ImportError::Store { path: self.path.to_owned(), source };
-        self.runtime.block_on(self.sink.finish()).map_err(refused)?;
-        Ok(Sequenced { node, nar: self.nar.finish()?.finish(), counts: self.counts })
+        self.budget.give_back(batch.room);
+        Ok(())
     }
 
     fn begin(&mut self, name: Option<&Name>) -> Result<(), ImportError> {
@@ -205,23 +241,6 @@ impl<'a> Sequencer<'a> {
         let put = self.runtime.block_on(self.sink.put(Arc::new(directory)));
         put.map_err(|error| self.refused(error))?;
         self.add(name, node);
-        Ok(())
-    }
-
-    fn file(&mut self, file: FileEvent) -> Result<(), ImportError> {
-        let FileEvent { name, executable, size, contents, budget } = file;
-        self.begin(name.as_ref())?;
-        self.nar.begin_file(executable, size)?;
-        let Contents { pieces, digest } = contents;
-        for piece in pieces {
-            self.nar.contents(&piece)?;
-        }
-        let stored = digest.recv().map_err(|_| ImportError::Stopped)??;
-        self.nar.end_file()?;
-        self.budget.give_back(budget);
-        let (new_files, new_bytes) = if stored.is_new { (1, size) } else { (0, 0) };
-        self.counts += Counts { files: 1, bytes: size, new_files, new_bytes };
-        self.add(name, Node::File { digest: stored.digest, size, executable });
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        mpsc::{SyncSender, channel, sync_channel},
+        mpsc::{Receiver, SyncSender, channel, sync_channel},
     },
 };
 
@@ -18,13 +18,21 @@ use rustix::{
 
 use super::{
     ImportError,
-    budget::Budget,
+    budget::{Budget, Room},
     listing::Listing,
     place::{Located, Place},
-    worker::{Contents, FileJob},
+    worker::{Job, LargeJob, Listed, SmallFile, SmallJob},
 };
-use crate::castore::{Name, SymlinkTarget};
-use crate::service::blob::SMALL_BLOB_LEN_MAX;
+use crate::{
+    castore::{Name, SymlinkTarget},
+    service::blob::{Put, SMALL_BLOB_LEN_MAX},
+};
+
+/// A batch with this many events is full.
+const BATCH_EVENTS_MAX: usize = 64;
+
+/// A batch whose small files have this many bytes is full.
+const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// How many pieces of a large file may wait for the sequencer.
 const LARGE_PIECES_MAX: usize = 4;
@@ -40,21 +48,27 @@ pub(super) enum Event {
     EndDirectory { place: Arc<Place> },
     /// A symbolic link.
     Symlink { name: Option<Name>, target: SymlinkTarget },
-    /// A regular file, whose contents a worker reads.
-    File(FileEvent),
+    /// A regular file.
+    File { name: Option<Name>, executable: bool, size: u64, contents: Contents },
     /// The walk ends here.
     Failed(ImportError),
 }
 
-/// A regular file.
-pub(super) struct FileEvent {
-    pub(super) name: Option<Name>,
-    pub(super) executable: bool,
-    pub(super) size: u64,
-    /// What the worker has read.
-    pub(super) contents: Contents,
-    /// What was taken from the budget for it, in bytes.
-    pub(super) budget: usize,
+/// Where a worker brings what it read.
+pub(super) enum Contents {
+    /// As the next of the batch's small files.
+    Small,
+    /// In pieces, and what became of them.
+    Large { pieces: Receiver<Bytes>, put: Receiver<Result<Put, ImportError>> },
+}
+
+/// Events that follow each other.
+pub(super) struct Batch {
+    pub(super) events: Vec<Event>,
+    /// The small files among them.
+    pub(super) small_files: Receiver<Result<Vec<SmallFile>, ImportError>>,
+    /// What was taken from the budget.
+    pub(super) room: Room,
 }
 
 /// The bit by which Nix tells executable files: that of the owner.
@@ -62,9 +76,13 @@ const OWNER_MAY_EXECUTE: u32 = 0o100;
 
 /// The walker: where what it finds goes.
 pub(super) struct Walker<'a> {
-    pub(super) budget: &'a Budget,
-    pub(super) events: SyncSender<Event>,
-    pub(super) jobs: SyncSender<FileJob>,
+    budget: &'a Budget,
+    batches: SyncSender<Batch>,
+    jobs: SyncSender<Job>,
+    /// The batch that is not full yet.
+    events: Vec<Event>,
+    small_files: Vec<Listed>,
+    room: Room,
 }
 
 /// Nobody listens any more.
@@ -87,17 +105,29 @@ struct Levels {
     closed: usize,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    pub(super) fn new(
+        budget: &'a Budget,
+        batches: SyncSender<Batch>,
+        jobs: SyncSender<Job>,
+    ) -> Self {
+        let (events, small_files) = (Vec::new(), Vec::new());
+        Walker { budget, batches, jobs, events, small_files, room: Room::default() }
+    }
+
     /// Walks the tree at `root`. An error is the last event.
-    pub(super) fn run(self, root: &Path) {
-        if let Err(Some(error)) = self.walk(root) {
-            // Nobody may be there to hear it.
-            let _ = self.events.send(Event::Failed(error));
+    pub(super) fn run(mut self, root: &Path) {
+        match self.walk(root) {
+            Ok(()) => {}
+            Err(Some(error)) => self.events.push(Event::Failed(error)),
+            Err(None) => return,
         }
+        // Nobody may be there to hear it.
+        let _ = self.flush();
     }
 
     /// `Err(None)` if nobody listens any more.
-    fn walk(&self, root: &Path) -> Result<(), Option<ImportError>> {
+    fn walk(&mut self, root: &Path) -> Result<(), Option<ImportError>> {
         let root = Place::root(Bytes::copy_from_slice(root.as_os_str().as_bytes()));
         let root = Located { directory: None, place: root };
         let mut levels = Levels::default();
@@ -121,14 +151,34 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn send(&self, event: Event) -> Result<(), Stop> {
-        self.events.send(event).map_err(|_| Stop)
+    fn send(&mut self, event: Event) -> Result<(), Stop> {
+        self.events.push(event);
+        match self.events.len() >= BATCH_EVENTS_MAX || self.room.bytes >= BATCH_BYTES_MAX {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Hands the batch over. Only here does the walker wait.
+    fn flush(&mut self) -> Result<(), Stop> {
+        let room = std::mem::take(&mut self.room);
+        if !self.budget.take(room) {
+            return Err(Stop);
+        }
+        let (done, small_files) = channel();
+        let files = std::mem::take(&mut self.small_files);
+        let events = std::mem::take(&mut self.events);
+        self.batches.send(Batch { events, small_files, room }).map_err(|_| Stop)?;
+        match files.is_empty() {
+            true => Ok(()),
+            false => self.jobs.send(Job::Small(SmallJob { files, done })).map_err(|_| Stop),
+        }
     }
 
     /// Tells of one file, which may be of the kind that its directory lists. Returns it if it is a directory, to be
     /// walked.
     fn visit(
-        &self,
+        &mut self,
         at: Located,
         name: Option<Name>,
         listed: FileType,
@@ -152,14 +202,14 @@ impl Walker<'_> {
         }
     }
 
-    fn directory(&self, at: Located, name: Option<Name>) -> Result<Level, Option<ImportError>> {
+    fn directory(&mut self, at: Located, name: Option<Name>) -> Result<Level, Option<ImportError>> {
         let level = Level::open(at)?;
         self.send(Event::BeginDirectory { name })?;
         Ok(level)
     }
 
     fn symlink<T>(
-        &self,
+        &mut self,
         at: &Located,
         name: Option<Name>,
     ) -> Result<Option<T>, Option<ImportError>> {
@@ -171,21 +221,23 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    fn file(&self, at: Located, name: Option<Name>, stat: &Stat) -> Result<(), Stop> {
+    fn file(&mut self, at: Located, name: Option<Name>, stat: &Stat) -> Result<(), Stop> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        // The pieces of a large file are bounded by its channel.
-        let small = usize::try_from(size).ok().filter(|size| *size <= SMALL_BLOB_LEN_MAX);
-        let budget = small.unwrap_or(0);
-        if !self.budget.take(budget) {
-            return Err(Stop);
-        }
-        let (pieces, contents) = sync_channel(LARGE_PIECES_MAX);
-        let (done, digest) = channel();
-        let job = FileJob { at, size, pieces, done };
-        let contents = Contents { pieces: contents, digest };
         let executable = stat.st_mode & OWNER_MAY_EXECUTE != 0;
-        self.send(Event::File(FileEvent { name, executable, size, contents, budget }))?;
-        self.jobs.send(job).map_err(|_| Stop)
+        let file = Listed { at, size };
+        self.room.entries += 1;
+        if size <= SMALL_BLOB_LEN_MAX as u64 {
+            self.room.bytes += size as usize;
+            self.small_files.push(file);
+            return self.send(Event::File { name, executable, size, contents: Contents::Small });
+        }
+        // Its pieces are bounded by their channel.
+        let (pieces, contents) = sync_channel(LARGE_PIECES_MAX);
+        let (done, put) = channel();
+        let contents = Contents::Large { pieces: contents, put };
+        self.events.push(Event::File { name, executable, size, contents });
+        self.flush()?;
+        self.jobs.send(Job::Large(LargeJob { file, pieces, done })).map_err(|_| Stop)
     }
 }
 

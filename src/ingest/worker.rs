@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender},
@@ -11,34 +10,61 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::{buffer::spare_capacity, io::Errno};
 use tokio::runtime::Handle;
 
 use super::{ImportError, Progress, place::Located};
-use crate::{
-    castore::Digest,
-    service::{
-        Error,
-        blob::{BlobService, SMALL_BLOB_LEN_MAX},
-    },
+use crate::service::{
+    Error,
+    blob::{BlobService, Put},
 };
 
 /// The pieces in which a large file is read, in bytes.
 const PIECE_LEN: usize = 1 << 20;
 
+/// What a worker does at once.
+pub(super) enum Job {
+    Small(SmallJob),
+    Large(LargeJob),
+}
+
+/// Files that are read whole, of which there are usually many.
+pub(super) struct SmallJob {
+    pub(super) files: Vec<Listed>,
+    /// Where they go.
+    pub(super) done: Sender<Result<Vec<SmallFile>, ImportError>>,
+}
+
+/// A file that is read in pieces.
+pub(super) struct LargeJob {
+    pub(super) file: Listed,
+    /// Where its contents go.
+    pub(super) pieces: SyncSender<Bytes>,
+    /// Where the end is told.
+    pub(super) done: Sender<Result<Put, ImportError>>,
+}
+
 /// A file to be read.
-pub(super) struct FileJob {
+pub(super) struct Listed {
     pub(super) at: Located,
     /// Its length when it was listed, in bytes.
     pub(super) size: u64,
-    /// Where its contents go: a small file whole, a large one in pieces.
-    pub(super) pieces: SyncSender<Bytes>,
-    /// Where the end is told.
-    pub(super) done: Sender<Result<Stored, ImportError>>,
 }
 
-impl FileJob {
-    fn unreadable(&self, source: io::Error) -> ImportError {
-        ImportError::Io { what: "read", path: self.at.place.path(), source }
+/// A small file that is in the store.
+#[derive(Debug)]
+pub(super) struct SmallFile {
+    pub(super) contents: Bytes,
+    pub(super) put: Put,
+}
+
+impl Listed {
+    fn open(&self) -> Result<File, ImportError> {
+        self.at.open_file().map_err(|errno| self.unreadable(errno))
+    }
+
+    fn unreadable(&self, errno: Errno) -> ImportError {
+        ImportError::Io { what: "read", path: self.at.place.path(), source: errno.into() }
     }
 
     fn refused(&self, source: Error) -> ImportError {
@@ -50,22 +76,9 @@ impl FileJob {
     }
 }
 
-/// The other end of a [`FileJob`].
-pub(super) struct Contents {
-    pub(super) pieces: Receiver<Bytes>,
-    pub(super) digest: Receiver<Result<Stored, ImportError>>,
-}
-
-/// A file that is in the store.
-pub(super) struct Stored {
-    pub(super) digest: Digest,
-    /// Whether it was not there before.
-    pub(super) is_new: bool,
-}
-
 /// Does jobs until there are no more.
 pub(super) fn run(
-    jobs: Arc<Mutex<Receiver<FileJob>>>,
+    jobs: Arc<Mutex<Receiver<Job>>>,
     blobs: &dyn BlobService,
     runtime: &Handle,
     progress: &Progress,
@@ -73,71 +86,94 @@ pub(super) fn run(
     loop {
         // Held while waiting: the next job goes to one worker, and jobs are taken in their order.
         let Ok(job) = jobs.lock().recv() else { return };
-        let result = runtime.block_on(store(&job, blobs, progress));
-        if result.is_ok() {
-            progress.add_file();
+        // Whoever waits for the outcome may have given up.
+        match job {
+            Job::Small(job) => {
+                let result = runtime.block_on(store_small(&job.files, blobs, progress));
+                let _ = job.done.send(result);
+            }
+            Job::Large(LargeJob { file, pieces, done }) => {
+                let result = runtime.block_on(store_large(&file, &pieces, blobs, progress));
+                // The sequencer asks for the digest once there are no more pieces.
+                drop(pieces);
+                let _ = done.send(result);
+            }
         }
-        let FileJob { pieces, done, .. } = job;
-        // The sequencer asks for the digest once there are no more pieces.
-        drop(pieces);
-        let _ = done.send(result);
     }
 }
 
-pub(super) async fn store(
-    job: &FileJob,
+/// Reads the files into one buffer, and stores them together.
+pub(super) async fn store_small(
+    files: &[Listed],
     blobs: &dyn BlobService,
     progress: &Progress,
-) -> Result<Stored, ImportError> {
-    let failed = |source| job.unreadable(source);
-    let refused = |source| job.refused(source);
-    let mut file = job.at.open_file().map_err(|errno| failed(errno.into()))?;
-    if job.size > SMALL_BLOB_LEN_MAX as u64 {
-        return store_large(job, file, blobs, progress).await;
-    }
+) -> Result<Vec<SmallFile>, ImportError> {
+    let len: u64 = files.iter().map(|file| file.size).sum();
     // One byte more than there should be: a file that grew is found out without another call.
-    let mut contents = vec![0; job.size as usize + 1];
-    let len = read_full(&mut file, &mut contents).map_err(failed)?;
-    if len as u64 != job.size {
-        return Err(job.changed(len as u64));
+    let mut buffer = Vec::with_capacity(len as usize + 1);
+    let mut ends = Vec::with_capacity(files.len());
+    for file in files {
+        let start = buffer.len();
+        let opened = file.open()?;
+        loop {
+            let more = fill(&opened, &mut buffer).map_err(|errno| file.unreadable(errno))?;
+            let found = (buffer.len() - start) as u64;
+            if found > file.size || (more == 0 && found < file.size) {
+                return Err(file.changed(found));
+            }
+            // It was asked for more and gave no more.
+            if found == file.size {
+                break;
+            }
+        }
+        ends.push(buffer.len());
+        progress.add_bytes(buffer.len() - start);
     }
-    contents.truncate(len);
-    progress.add_bytes(len);
-    let contents = Bytes::from(contents);
-    let digest = Digest::of(&contents);
-    // Before it is stored: the archive's hash need not wait for that.
-    let _ = job.pieces.send(contents.clone());
-    let is_new = !blobs.has(&digest).await.map_err(refused)?;
-    if is_new {
-        blobs.put(contents).await.map_err(refused)?;
-    }
-    Ok(Stored { digest, is_new })
+    let mut rest = Bytes::from(buffer);
+    let mut cut = 0;
+    let contents: Vec<Bytes> = ends
+        .iter()
+        .map(|end| {
+            let len = end - cut;
+            cut = *end;
+            rest.split_to(len)
+        })
+        .collect();
+    let puts = blobs.put_all(contents.clone()).await.map_err(|source| match files {
+        [file] => file.refused(source),
+        // The store does not say which.
+        [first, ..] => ImportError::StoreSome { first: first.at.place.path(), source },
+        [] => ImportError::Stopped,
+    })?;
+    files.iter().for_each(|_| progress.add_file());
+    Ok(contents.into_iter().zip(puts).map(|(contents, put)| SmallFile { contents, put }).collect())
 }
 
-async fn store_large(
-    job: &FileJob,
-    mut file: File,
+pub(super) async fn store_large(
+    file: &Listed,
+    pieces: &SyncSender<Bytes>,
     blobs: &dyn BlobService,
     progress: &Progress,
-) -> Result<Stored, ImportError> {
-    let failed = |source| job.unreadable(source);
-    let refused = |source| job.refused(source);
+) -> Result<Put, ImportError> {
+    let refused = |source| file.refused(source);
+    let opened = file.open()?;
     let mut writer = blobs.writer().await.map_err(refused)?;
     let mut total = 0;
     loop {
-        let mut piece = vec![0; PIECE_LEN];
-        let len = read_full(&mut file, &mut piece).map_err(failed)?;
-        total += len as u64;
-        if total > job.size || (len < PIECE_LEN && total < job.size) {
-            return Err(job.changed(total));
+        let mut piece = Vec::with_capacity(PIECE_LEN);
+        while piece.len() < PIECE_LEN
+            && fill(&opened, &mut piece).map_err(|errno| file.unreadable(errno))? > 0
+        {}
+        total += piece.len() as u64;
+        if total > file.size || (piece.len() < PIECE_LEN && total < file.size) {
+            return Err(file.changed(total));
         }
-        if len == 0 {
+        if piece.is_empty() {
             break;
         }
-        piece.truncate(len);
-        progress.add_bytes(len);
+        progress.add_bytes(piece.len());
         let piece = Bytes::from(piece);
-        if job.pieces.send(piece.clone()).is_err() {
+        if pieces.send(piece.clone()).is_err() {
             return Err(ImportError::Stopped);
         }
         writer.write(piece).await.map_err(refused)?;
@@ -146,24 +182,17 @@ async fn store_large(
     if let Some(digest) = writer.digest()
         && blobs.has(&digest).await.map_err(refused)?
     {
-        return Ok(Stored { digest, is_new: false });
+        progress.add_file();
+        return Ok(Put { digest, is_new: false });
     }
     let (digest, _) = writer.finish().await.map_err(refused)?;
-    Ok(Stored { digest, is_new: true })
+    progress.add_file();
+    Ok(Put { digest, is_new: true })
 }
 
-/// Reads until the buffer is full or the file ends.
-fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read(&mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(more) => len += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
+/// Reads into the room that the buffer has left, of which there is some. Returns how many bytes; 0 at the end.
+fn fill(file: &File, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    rustix::io::retry_on_intr(|| rustix::io::read(file, spare_capacity(buffer)))
 }
 
 #[cfg(test)]
@@ -171,14 +200,21 @@ pub(super) mod tests {
     use std::{os::unix::ffi::OsStrExt as _, path::Path, sync::mpsc};
 
     use super::*;
-    use crate::ingest::place::Place;
+    use crate::{ingest::place::Place, service::blob::SMALL_BLOB_LEN_MAX};
 
-    /// A job for the file at `path`, as if it had been listed with `size` bytes. Nobody minds how far it gets.
-    pub(in crate::ingest) fn job(path: &Path, size: u64) -> (FileJob, Contents) {
+    /// Stores the file at `path` as if it had been listed with `size` bytes.
+    pub(in crate::ingest) async fn store(
+        path: &Path,
+        size: u64,
+        blobs: &dyn BlobService,
+        progress: &Progress,
+    ) -> Result<(), ImportError> {
         let root = Place::root(Bytes::copy_from_slice(path.as_os_str().as_bytes()));
-        let at = Located { directory: None, place: root };
-        let (pieces, contents) = mpsc::sync_channel(64);
-        let (done, digest) = mpsc::channel();
-        (FileJob { at, size, pieces, done }, Contents { pieces: contents, digest })
+        let file = Listed { at: Located { directory: None, place: root }, size };
+        if size <= SMALL_BLOB_LEN_MAX as u64 {
+            return store_small(&[file], blobs, progress).await.map(|_| ());
+        }
+        let (pieces, _contents) = mpsc::sync_channel(64);
+        store_large(&file, &pieces, blobs, progress).await.map(|_| ())
     }
 }

@@ -9,7 +9,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    os::fd::OwnedFd,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -206,7 +206,7 @@ impl Worker {
 
     fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) {
         let end = wire::OUT_HEADER_LEN + len;
-        match blob.file.read_exact_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
+        match blob.read_exact_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
             Ok(()) => {
                 let header = wire::header(end, 0, unique);
                 self.data[..wire::OUT_HEADER_LEN].copy_from_slice(&header);

@@ -64,7 +64,7 @@ async fn verify_serves_right_contents_in_any_range() {
     let blobs = VerifiedBlobs::new("far", shelf.stores().blobs);
     for len in [1, 1000, SMALL_BLOB_LEN_MAX, SMALL_BLOB_LEN_MAX + 1, 3_000_000] {
         let contents: Bytes = (0..len).map(|i| (i / 251) as u8).collect::<Vec<_>>().into();
-        let digest = blobs.put(contents.clone()).await.expect("works");
+        let digest = blobs.put(contents.clone()).await.expect("works").digest;
         let len = len as u64;
         for range in [0..u64::MAX, 0..1, len / 2..len / 2 + 150_000, len - 1..len, len..len + 9] {
             let end = range.end.min(len) as usize;
@@ -127,7 +127,7 @@ async fn readers_of_the_same_blob_share_one_copy_and_then_need_far_no_more() {
     let (near, far) = (Shelf::new(), Shelf::new());
     let cache = CachedBlobs::new(near.stores().blobs, far.stores().blobs);
     let contents = Bytes::from(vec![3; 500_000]);
-    let digest = far.stores().blobs.put(contents.clone()).await.expect("works");
+    let digest = far.stores().blobs.put(contents.clone()).await.expect("works").digest;
     let reads = futures::future::join_all((0..8).map(|_| read_all(&cache, &digest, 1 << 20)));
     for read in reads.await {
         assert_eq!(read.expect("works"), Some(contents.clone()));
@@ -142,7 +142,7 @@ async fn a_broken_near_store_fails_no_read_and_no_write() {
     let (near, far) = (Shelf::new(), Shelf::new());
     near.break_(true);
     let blobs = CachedBlobs::new(near.stores().blobs, far.stores().blobs);
-    let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works");
+    let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works").digest;
     assert_eq!(drain(&blobs, &digest, 1..9).await.0, b"bc");
     let mut writer = blobs.writer().await.expect("works");
     writer.write(Bytes::from_static(b"abcd")).await.expect("works");
@@ -226,7 +226,7 @@ async fn metrics_count_calls_absences_errors_and_bytes() {
     let shelf = Shelf::new();
     let counters = Arc::new(BlobCounters::default());
     let blobs = MeasuredBlobs::new(shelf.stores().blobs, counters.clone());
-    let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works");
+    let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works").digest;
     assert_eq!(read_all(&blobs, &digest, 9).await.expect("works").expect("is there"), "abc");
     assert!(read_all(&blobs, &Digest::of(b"other"), 9).await.expect("works").is_none());
     shelf.break_(true);

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{
     Error, Result, Stores,
-    blob::{BlobService, BlobStream, BlobWriter, LocalBlob},
+    blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
     directory::{DirectoryPutter, DirectoryService, DirectoryStream},
     pathinfo::{NarCalculation, PathInfoService, PathInfoStream},
 };
@@ -105,11 +105,11 @@ impl BlobService for ShelfBlobs {
         Ok(None)
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    async fn put(&self, contents: Bytes) -> Result<Put> {
         self.0.works()?;
         let digest = Digest::of(&contents);
-        self.0.blobs.lock().insert(digest, contents);
-        Ok(digest)
+        let is_new = self.0.blobs.lock().insert(digest, contents).is_none();
+        Ok(Put { digest, is_new })
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
@@ -137,7 +137,7 @@ impl BlobWriter for ShelfWriter {
 
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
         let len = self.contents.len() as u64;
-        Ok((ShelfBlobs(self.shelf).put(self.contents.freeze()).await?, len))
+        Ok((ShelfBlobs(self.shelf).put(self.contents.freeze()).await?.digest, len))
     }
 }
 

@@ -23,7 +23,7 @@ use lazystore::{
     render::RenderNar,
     service::{
         Error, Result, Stores,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, backend::MemoryBlobs},
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put, backend::MemoryBlobs},
         directory::{DirectoryService as _, backend::MemoryDirectories},
         pathinfo::{PathInfoService, PathInfoStream, backend::MemoryPathInfos},
     },
@@ -70,7 +70,7 @@ impl BlobService for StallingBlobs {
         self.inner.open_local(digest)
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    async fn put(&self, contents: Bytes) -> Result<Put> {
         self.inner.put(contents).await
     }
 
@@ -137,7 +137,7 @@ impl Slow {
             let mut builder = Directory::builder();
             for (name, contents) in [("slow", slow), ("fast", fast)] {
                 let size = contents.len() as u64;
-                let digest = blobs.put(contents.into()).await.expect("it stores");
+                let digest = blobs.put(contents.into()).await.expect("it stores").digest;
                 let node = Node::File { digest, size, executable: false };
                 builder.add(Name::try_from(name).expect("legal"), node);
             }

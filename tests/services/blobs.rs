@@ -1,12 +1,10 @@
 //! How every blob service behaves.
 
-use std::os::unix::fs::FileExt as _;
-
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use lazystore::{
     castore::Digest,
-    service::blob::{BLOB_PIECE_LEN_MAX, BlobService, SMALL_BLOB_LEN_MAX, read_all},
+    service::blob::{BLOB_PIECE_LEN_MAX, BlobService, Put, SMALL_BLOB_LEN_MAX, read_all},
 };
 
 use crate::{on_every_stack, support::noise};
@@ -25,7 +23,7 @@ fn the_empty_blob_is_always_there() {
         assert!(blobs.has(&Digest::EMPTY).await.expect("it works"));
         assert_eq!(read(blobs, &Digest::EMPTY, 0..100).await, b"");
         assert!(blobs.chunks(&Digest::EMPTY).await.expect("it works").is_some());
-        assert_eq!(blobs.put(Bytes::new()).await.expect("it works"), Digest::EMPTY);
+        assert_eq!(blobs.put(Bytes::new()).await.expect("it works").digest, Digest::EMPTY);
         let writer = blobs.writer().await.expect("it works");
         assert_eq!(writer.finish().await.expect("it works"), (Digest::EMPTY, 0));
     });
@@ -48,25 +46,52 @@ fn what_is_absent_is_none_and_no_error() {
 fn what_was_put_is_read_back_in_any_range() {
     on_every_stack(|built| async move {
         let blobs = &*built.stores.blobs;
-        let contents = noise(1, 300_000);
-        let digest = blobs.put(contents.clone().into()).await.expect("it works");
-        assert_eq!(digest, Digest::of(&contents));
-        assert!(blobs.has(&digest).await.expect("it works"));
-        assert!(blobs.chunks(&digest).await.expect("it works").is_some());
-        let len = contents.len() as u64;
-        let ranges =
-            [0..len, 0..1, 1..2, 4095..4097, len - 1..len, len - 1..len + 1000, 0..u64::MAX, 5..5];
-        for range in ranges {
-            let end = range.end.min(len) as usize;
-            let expected = &contents[range.start as usize..end];
-            assert_eq!(read(blobs, &digest, range.clone()).await, expected, "{range:?}");
+        // On both sides of the length from which the local store gives a blob a file of its own.
+        for (seed, len) in [(1, 300_000), (2, 65_537), (3, 65_536), (4, 5_000)] {
+            let contents = noise(seed, len);
+            let digest = blobs.put(contents.clone().into()).await.expect("it works").digest;
+            assert_eq!(digest, Digest::of(&contents));
+            assert!(blobs.has(&digest).await.expect("it works"));
+            assert!(blobs.chunks(&digest).await.expect("it works").is_some());
+            let len = contents.len() as u64;
+            let ranges = [
+                0..len,
+                0..1,
+                1..2,
+                4095..4097,
+                len - 1..len,
+                len - 1..len + 1000,
+                0..u64::MAX,
+                5..5,
+            ];
+            for range in ranges {
+                let end = range.end.min(len) as usize;
+                let expected = &contents[range.start as usize..end];
+                assert_eq!(read(blobs, &digest, range.clone()).await, expected, "{range:?}");
+            }
+            for range in [len..len + 1, len + 5..len + 9, u64::MAX - 1..u64::MAX] {
+                assert_eq!(read(blobs, &digest, range.clone()).await, b"", "{range:?}");
+            }
+            let whole = read_all(blobs, &digest, contents.len()).await.expect("it works");
+            assert_eq!(whole.as_deref(), Some(&contents[..]));
+            assert!(read_all(blobs, &digest, contents.len() - 1).await.is_err());
         }
-        for range in [len..len + 1, len + 5..len + 9, u64::MAX - 1..u64::MAX] {
-            assert_eq!(read(blobs, &digest, range.clone()).await, b"", "{range:?}");
+    });
+}
+
+#[test]
+fn only_the_first_put_is_new() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        for contents in [noise(6, 100), noise(7, 100_000)] {
+            for is_new in [true, false, false] {
+                let put = blobs.put(contents.clone().into()).await.expect("it works");
+                assert_eq!(put, Put { digest: Digest::of(&contents), is_new });
+                blobs.sync().await.expect("it works");
+            }
         }
-        let whole = read_all(blobs, &digest, contents.len()).await.expect("it works");
-        assert_eq!(whole.as_deref(), Some(&contents[..]));
-        assert!(read_all(blobs, &digest, contents.len() - 1).await.is_err());
+        let empty = blobs.put(Bytes::new()).await.expect("it works");
+        assert!(!empty.is_new);
     });
 }
 
@@ -75,7 +100,14 @@ fn a_blob_is_written_in_pieces_of_any_size() {
     on_every_stack(|built| async move {
         let blobs = &*built.stores.blobs;
         let contents = Bytes::from(noise(2, 5_000_003));
-        for piece_len in [1_000_001, 65_536, SMALL_BLOB_LEN_MAX, 5_000_003] {
+        let pieces = [(5_000_003, 1_000_001), (5_000_003, 65_536), (5_000_003, SMALL_BLOB_LEN_MAX)];
+        for (len, piece_len) in pieces.into_iter().chain([
+            (5_000_003, 5_000_003),
+            (65_537, 1_000),
+            (65_536, 7_000),
+            (3, 1),
+        ]) {
+            let contents = contents.slice(..len);
             let mut writer = blobs.writer().await.expect("it works");
             let mut rest = contents.clone();
             while !rest.is_empty() {
@@ -112,25 +144,30 @@ fn a_writer_that_is_dropped_leaves_nothing() {
 #[test]
 fn many_may_put_the_same_at_once() {
     on_every_stack(|built| async move {
-        let contents = Bytes::from(noise(4, 200_000));
+        let all = [Bytes::from(noise(4, 200_000)), Bytes::from(noise(5, 1_000))];
         let mut tasks = Vec::new();
-        for number in 0..16 {
-            let (blobs, contents) = (built.stores.blobs.clone(), contents.clone());
+        for number in 0..32 {
+            let (blobs, contents) = (built.stores.blobs.clone(), all[number / 16].clone());
             tasks.push(tokio::spawn(async move {
                 if number % 2 == 0 {
-                    return blobs.put(contents).await.expect("it works");
+                    return blobs.put(contents).await.expect("it works").digest;
                 }
                 let mut writer = blobs.writer().await.expect("it works");
                 writer.write(contents).await.expect("it works");
                 writer.finish().await.expect("it works").0
             }));
         }
-        for task in tasks {
-            assert_eq!(task.await.expect("no panic"), Digest::of(&contents));
+        for (number, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.expect("no panic"), Digest::of(&all[number / 16]));
         }
-        built.stores.blobs.sync().await.expect("it works");
-        let digest = Digest::of(&contents);
-        assert_eq!(read(&*built.stores.blobs, &digest, 0..u64::MAX).await, contents);
+        for synced in [false, true] {
+            for contents in &all {
+                let digest = Digest::of(contents);
+                let found = read(&*built.stores.blobs, &digest, 0..u64::MAX).await;
+                assert!(found == *contents, "{digest} {synced}");
+            }
+            built.stores.blobs.sync().await.expect("it works");
+        }
     });
 }
 
@@ -138,16 +175,18 @@ fn many_may_put_the_same_at_once() {
 fn a_local_file_has_the_contents() {
     on_every_stack(|built| async move {
         let blobs = &*built.stores.blobs;
-        let contents = noise(5, 70_000);
-        let digest = blobs.put(contents.clone().into()).await.expect("it works");
-        for _ in 0..2 {
-            if let Some(blob) = blobs.open_local(&digest).expect("it works") {
-                assert_eq!(blob.size, 70_000);
-                let mut read = vec![0; 70_000];
-                blob.file.read_exact_at(&mut read, 0).expect("it reads");
-                assert_eq!(read, contents);
+        for (seed, len) in [(5, 70_000), (6, 60_000), (7, 50_000)] {
+            let contents = noise(seed, len);
+            let digest = blobs.put(contents.clone().into()).await.expect("it works").digest;
+            for _ in 0..2 {
+                if let Some(blob) = blobs.open_local(&digest).expect("it works") {
+                    assert_eq!(blob.size, len as u64);
+                    let mut read = vec![0; len - 10];
+                    blob.read_exact_at(&mut read, 10).expect("it reads");
+                    assert_eq!(read, contents[10..]);
+                }
+                blobs.sync().await.expect("it works");
             }
-            blobs.sync().await.expect("it works");
         }
     });
 }

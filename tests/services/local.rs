@@ -2,15 +2,17 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use bytes::Bytes;
 use lazystore::{
     castore::{Digest, Directory, Name, Node},
     nix::{Details, PathInfo, StorePath},
-    service::{Error, Stores, local::LocalStore},
+    service::{Error, Stores, blob::read_all, local::LocalStore},
 };
 use tempfile::TempDir;
 
@@ -18,6 +20,9 @@ use crate::{
     stacks::{local, open},
     support::noise,
 };
+
+/// The contents of a blob that is not packed.
+static LONG: LazyLock<Vec<u8>> = LazyLock::new(|| noise(99, 100_000));
 
 fn path_info(node: Node) -> PathInfo {
     let store_path = StorePath::from_base_name(b"00000000000000000000000000000000-x");
@@ -29,7 +34,7 @@ fn path_info_digest() -> lazystore::nix::StorePathDigest {
 }
 
 async fn put_file(stores: &Stores, contents: &[u8]) -> Node {
-    let digest = stores.blobs.put(Bytes::copy_from_slice(contents)).await.expect("it works");
+    let digest = stores.blobs.put(Bytes::copy_from_slice(contents)).await.expect("it works").digest;
     Node::File { digest, size: contents.len() as u64, executable: false }
 }
 
@@ -53,26 +58,32 @@ async fn two_processes_share_a_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let (one, two) = (local(open(&folder)), local(open(&folder)));
     let node = put_file(&one, b"shared").await;
-    let digest = Digest::of(b"shared");
-    assert!(one.blobs.has(&digest).await.expect("it works"), "its own process sees it at once");
+    put_file(&one, &LONG).await;
+    let digests = [Digest::of(b"shared"), Digest::of(&LONG)];
+    for digest in &digests {
+        assert!(one.blobs.has(digest).await.expect("it works"), "its own process sees it at once");
+        assert!(!two.blobs.has(digest).await.expect("it works"), "it may not be on disk yet");
+    }
     one.blobs.sync().await.expect("it works");
     one.path_infos.put(path_info(node.clone())).await.expect("it works");
-    assert!(two.blobs.has(&digest).await.expect("it works"));
+    for digest in &digests {
+        assert!(two.blobs.has(digest).await.expect("it works"));
+    }
     let found = two.path_infos.get(&path_info_digest()).await.expect("it works");
     assert_eq!(found.map(|info| info.node), Some(node));
 }
 
 #[tokio::test]
-async fn blobs_are_plain_files_that_nobody_writes() {
+async fn long_blobs_are_plain_files_that_nobody_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let stores = local(open(&folder));
-    put_file(&stores, b"plain").await;
+    put_file(&stores, &LONG).await;
     stores.blobs.sync().await.expect("it works");
     let files = files(&folder, "blobs");
-    let hex = Digest::of(b"plain").to_hex();
+    let hex = Digest::of(&LONG).to_hex();
     let expected = folder.path().join("store/blobs").join(&hex[..2]).join(&hex);
     assert_eq!(files, std::slice::from_ref(&expected));
-    assert_eq!(fs::read(&expected).expect("it reads"), b"plain");
+    assert!(fs::read(&expected).expect("it reads") == *LONG);
     let mode = fs::metadata(&expected).expect("there").permissions().mode();
     assert_eq!(mode & 0o222, 0, "{mode:o}");
 }
@@ -82,12 +93,129 @@ async fn a_clean_end_leaves_nothing_in_staging() {
     let folder = tempfile::tempdir().expect("a folder");
     let stores = local(open(&folder));
     put_file(&stores, b"kept").await;
+    put_file(&stores, &LONG).await;
     let mut writer = stores.blobs.writer().await.expect("it works");
-    writer.write(Bytes::from_static(b"half")).await.expect("it works");
+    writer.write(noise(3, 200_000).into()).await.expect("it works");
     drop(writer);
     drop(stores);
     assert_eq!(fs::read_dir(folder.path().join("store/staging")).expect("there").count(), 0);
     assert_eq!(files(&folder, "blobs").len(), 1);
+    let stores = local(open(&folder));
+    assert!(stores.blobs.has(&Digest::of(b"kept")).await.expect("it works"));
+}
+
+/// A store's only pack.
+fn pack(folder: &TempDir) -> PathBuf {
+    let packs = files(folder, "packs");
+    assert_eq!(packs.len(), 1, "{packs:?}");
+    packs[0].clone()
+}
+
+#[tokio::test]
+async fn one_after_another_appends_to_the_same_pack_and_two_at_once_have_one_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for contents in [b"one", b"two"] {
+        put_file(&local(open(&folder)), contents).await;
+    }
+    let one_pack = fs::read(pack(&folder)).expect("it reads");
+    assert_eq!(one_pack.len(), 2 * (40 + 3));
+    assert_eq!(one_pack[..8], *b"lzb1\x03\0\0\0");
+    assert_eq!(one_pack[8..40], *Digest::of(b"one").as_bytes());
+
+    let (first, second) = (local(open(&folder)), local(open(&folder)));
+    let contents: Vec<_> = (0..100).map(|seed| noise(seed, 100)).collect();
+    for contents in contents.chunks(2) {
+        put_file(&first, &contents[0]).await;
+        put_file(&second, &contents[1]).await;
+    }
+    // Both may pack the same.
+    put_file(&first, b"same").await;
+    put_file(&second, b"same").await;
+    second.blobs.sync().await.expect("it works");
+    drop((first, second));
+    assert_eq!(files(&folder, "packs").len(), 2);
+    let stores = local(open(&folder));
+    for contents in
+        contents.iter().map(|contents| &contents[..]).chain([&b"one"[..], b"two", b"same"])
+    {
+        let found = read_all(&*stores.blobs, &Digest::of(contents), 1000).await.expect("it works");
+        assert_eq!(found.as_deref(), Some(contents));
+    }
+}
+
+/// Appends what a process that was killed before it could sync would leave.
+fn append(folder: &TempDir, entries: &[(&[u8], &[u8])]) {
+    let mut file = fs::File::options().append(true).open(pack(folder)).expect("it opens");
+    for (contents, hashed) in entries {
+        let mut entry = b"lzb1".to_vec();
+        entry.extend_from_slice(&(hashed.len() as u32).to_le_bytes());
+        entry.extend_from_slice(Digest::of(hashed).as_bytes());
+        entry.extend_from_slice(contents);
+        file.write_all(&entry).expect("it writes");
+    }
+}
+
+#[tokio::test]
+async fn the_next_start_enters_what_is_whole_in_a_pack_and_cuts_off_the_rest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    put_file(&local(open(&folder)), b"known").await;
+    let known = fs::metadata(pack(&folder)).expect("there").len();
+    append(&folder, &[(b"whole", b"whole"), (b"", b""), (b"cut sh", b"cut short")]);
+    let stores = local(open(&folder));
+    assert!(stores.blobs.has(&Digest::of(b"whole")).await.expect("it works"));
+    assert!(!stores.blobs.has(&Digest::of(b"cut short")).await.expect("it works"));
+    assert_eq!(fs::metadata(pack(&folder)).expect("there").len(), known + 40 + 5 + 40);
+
+    for damaged in
+        [&[(&b"xxxxx"[..], &b"other"[..])][..], &[], &[(&noise(1, 65_537), &noise(1, 65_537))]]
+    {
+        append(&folder, damaged);
+        let mut file = fs::File::options().append(true).open(pack(&folder)).expect("it opens");
+        file.write_all(&[0; 1000]).expect("it writes");
+        let stores = local(open(&folder));
+        assert_eq!(fs::metadata(pack(&folder)).expect("there").len(), known + 40 + 5 + 40);
+        for (_, hashed) in damaged {
+            assert!(!stores.blobs.has(&Digest::of(hashed)).await.expect("it works"));
+        }
+        put_file(&stores, b"known").await;
+    }
+    put_file(&stores, b"after").await;
+    drop(stores);
+    let stores = local(open(&folder));
+    for contents in [&b"known"[..], b"whole", b"after"] {
+        let found = read_all(&*stores.blobs, &Digest::of(contents), 100).await.expect("it works");
+        assert_eq!(found.as_deref(), Some(contents));
+    }
+}
+
+#[tokio::test]
+async fn the_pack_of_a_living_process_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let living = local(open(&folder));
+    put_file(&living, b"not synced").await;
+    let len = fs::metadata(pack(&folder)).expect("there").len();
+    let other = local(open(&folder));
+    assert!(!other.blobs.has(&Digest::of(b"not synced")).await.expect("it works"));
+    assert_eq!(fs::metadata(pack(&folder)).expect("there").len(), len);
+    living.blobs.sync().await.expect("it works");
+    assert!(other.blobs.has(&Digest::of(b"not synced")).await.expect("it works"));
+}
+
+#[tokio::test]
+async fn a_pack_that_is_gone_or_short_is_an_error_and_not_an_absent_blob() {
+    let folder = tempfile::tempdir().expect("a folder");
+    put_file(&local(open(&folder)), b"lost").await;
+    let digest = Digest::of(b"lost");
+    let contents = fs::read(pack(&folder)).expect("it reads");
+    fs::write(pack(&folder), &contents[..contents.len() - 1]).expect("it writes");
+    let stores = local(open(&folder));
+    let error = read_all(&*stores.blobs, &digest, 100).await.expect_err("short");
+    assert!(error.to_string().contains("store"), "{error}");
+
+    fs::remove_file(pack(&folder)).expect("it goes");
+    let stores = local(open(&folder));
+    let error = read_all(&*stores.blobs, &digest, 100).await.expect_err("gone");
+    assert!(error.to_string().contains("packs/00000000.pack, which is gone"), "{error}");
 }
 
 /// What a process that was killed leaves: a session whose lock nobody holds.

@@ -23,7 +23,7 @@ fn store_path(number: u64, name: &str) -> StorePath {
 async fn path_info(stores: &Stores, number: u64) -> PathInfo {
     let contents = Bytes::from(number.to_string());
     let size = contents.len() as u64;
-    let digest = stores.blobs.put(contents).await.expect("it works");
+    let digest = stores.blobs.put(contents).await.expect("it works").digest;
     let node = Node::File { digest, size, executable: false };
     let nar = stores.nars.calculate_nar(&node).await.expect("it works");
     let store_path = store_path(number, "name");

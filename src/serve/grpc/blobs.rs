@@ -82,7 +82,7 @@ impl blob_service_server::BlobService for Blobs {
             }
         }
         let digest = if len <= SMALL_BLOB_LEN_MAX {
-            self.blobs.put(join(begin, len)).await
+            self.blobs.put(join(begin, len)).await.map(|put| put.digest)
         } else {
             return self.put_long(begin, messages).await;
         };

@@ -113,7 +113,7 @@ async fn everything_works(channel: GrpcChannel, shelf: &Shelf) {
         let part: Vec<Bytes> = part.try_collect().await.expect("works");
         assert_eq!(part.concat(), contents[len.min(100)..len.min(300_100)]);
     }
-    assert_eq!(blobs.put(random(2)).await.expect("works"), Digest::of(&random(2)));
+    assert_eq!(blobs.put(random(2)).await.expect("works").digest, Digest::of(&random(2)));
 
     let directories = GrpcDirectories::new(channel.clone());
     let all = closure("x", directories.size_rule().await.expect("works"));
@@ -199,7 +199,7 @@ async fn reflection_and_health_know_both_dialects() {
 async fn a_blob_of_5_mib_takes_at_most_24_messages() {
     let shelf = Shelf::new();
     let contents = random(5 << 20);
-    let digest = shelf.stores().blobs.put(contents).await.expect("works");
+    let digest = shelf.stores().blobs.put(contents).await.expect("works").digest;
     let server = Running::tcp(shelf.stores());
     let mut client = wire::blob_service_client::BlobServiceClient::new(server.plain());
     let digest = Bytes::copy_from_slice(digest.as_bytes());
@@ -316,7 +316,7 @@ async fn a_peer_that_comes_back_is_used_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("store.sock");
     let shelf = Shelf::new();
-    let digest = shelf.stores().blobs.put(random(9)).await.expect("works");
+    let digest = shelf.stores().blobs.put(random(9)).await.expect("works").digest;
     let address = GrpcAddress::Unix(socket.clone());
     let channel = GrpcChannel::connect(&address, GrpcOptions::default()).expect("an address");
     let blobs = GrpcBlobs::new(channel);

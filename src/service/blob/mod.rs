@@ -3,11 +3,11 @@
 pub mod backend;
 pub mod layer;
 
-use std::{fmt, fs::File, ops::Range, pin::Pin, sync::Arc};
+use std::{fmt, fs::File, io, ops::Range, os::unix::fs::FileExt as _, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::{Error, Result};
 use crate::castore::{ChunkList, Digest};
@@ -19,16 +19,49 @@ pub const SMALL_BLOB_LEN_MAX: usize = 1 << 20;
 /// The longest piece of a blob that a stream yields, in bytes.
 pub const BLOB_PIECE_LEN_MAX: usize = 1 << 20;
 
+/// How many blobs [`BlobService::put_all`] puts at once, unless a store does better.
+const PUTS_AT_ONCE_MAX: usize = 16;
+
 /// The contents of a range, in order, in pieces of at most [`BLOB_PIECE_LEN_MAX`]. An error ends the stream.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// A blob that lies on this machine as one plain file, complete and verified, never to be modified.
+/// A blob that lies on this machine as a plain file or as a part of one, complete and verified, never to be modified.
 #[derive(Debug, Clone)]
 pub struct LocalBlob {
     /// Open for reading.
     pub file: Arc<File>,
+    /// Where in the file the blob is.
+    pub place: LocalPlace,
     /// The length in bytes.
     pub size: u64,
+}
+
+/// Where in its file a [`LocalBlob`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalPlace {
+    /// The file is the blob.
+    Whole,
+    /// The blob begins at this byte.
+    At(u64),
+}
+
+impl LocalBlob {
+    /// Fills `buffer` with the bytes from `offset` on. That there are fewer is an error.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.place {
+            LocalPlace::Whole => self.file.read_exact_at(buffer, offset),
+            LocalPlace::At(start) => self.file.read_exact_at(buffer, start + offset),
+        }
+    }
+}
+
+/// What became of a blob that was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Put {
+    /// Its digest.
+    pub digest: Digest,
+    /// Whether it was not there before.
+    pub is_new: bool,
 }
 
 /// Stores blobs.
@@ -49,11 +82,17 @@ pub trait BlobService: Send + Sync + fmt::Debug {
     /// the blob is absent.
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>>;
 
-    /// The blob as an open local file, if it is here as one. Does not wait for anything but the local disk.
+    /// The blob as an open local file or a part of one, if it is here as such. Does not wait for anything but the local disk.
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>>;
 
-    /// Stores a blob of at most [`SMALL_BLOB_LEN_MAX`] bytes. Returns its digest, once it can be read back.
-    async fn put(&self, contents: Bytes) -> Result<Digest>;
+    /// Stores a blob of at most [`SMALL_BLOB_LEN_MAX`] bytes, unless it is there. Returns once it can be read back.
+    async fn put(&self, contents: Bytes) -> Result<Put>;
+
+    /// Stores many blobs, in any order, each as [`BlobService::put`] would. Returns what became of each.
+    async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
+        let puts = contents.into_iter().map(|contents| self.put(contents));
+        futures::stream::iter(puts).buffered(PUTS_AT_ONCE_MAX).try_collect().await
+    }
 
     /// Starts a blob of unknown length.
     async fn writer(&self) -> Result<Box<dyn BlobWriter>>;
@@ -83,8 +122,6 @@ pub async fn read_all(
     digest: &Digest,
     len_max: usize,
 ) -> Result<Option<Bytes>> {
-    use futures::StreamExt as _;
-
     let Some(mut stream) = blobs.read(digest, 0..len_max as u64 + 1).await? else {
         return Ok(None);
     };

@@ -108,11 +108,12 @@ impl BlobFiles {
         }
     }
 
-    /// Stages a blob that is at hand. The caller has computed `digest` from `contents`.
-    pub fn put(&self, digest: &Digest, contents: &[u8]) -> Result<()> {
+    /// Stages a blob that is at hand. The caller has computed `digest` from `contents`. Returns whether it was not
+    /// there before.
+    pub fn put(&self, digest: &Digest, contents: &[u8]) -> Result<bool> {
         let _guard = self.put_lock(digest).lock();
         if self.has(digest)? {
-            return Ok(());
+            return Ok(false);
         }
         let name = digest.to_hex();
         let mut file = self.create(&name)?;
@@ -121,7 +122,7 @@ impl BlobFiles {
             return Err(self.failed(error));
         }
         self.staged.write().insert(*digest);
-        Ok(())
+        Ok(true)
     }
 
     /// A file for a blob whose digest is not known yet.
@@ -155,7 +156,7 @@ impl BlobFiles {
         self.staged.read().len() >= STAGED_BLOBS_MAX
     }
 
-    /// Whether everything that was put is on disk already.
+    /// Whether nothing waits for a sync.
     pub fn is_synced(&self) -> bool {
         self.staged.read().is_empty()
     }

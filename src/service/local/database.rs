@@ -1,4 +1,5 @@
-//! The database of directories and path infos: its connections, and how long one waits for them.
+//! The database of directories, path infos and the places of packed blobs: its connections, and how long one waits
+//! for them.
 
 use std::{
     fs::File,
@@ -28,7 +29,14 @@ const CHECKPOINT_PAGES: u32 = 4096;
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS directories (digest BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS path_infos (digest BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS packs (number INTEGER PRIMARY KEY NOT NULL, len INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS packed_blobs (
+        digest BLOB PRIMARY KEY NOT NULL, pack INTEGER NOT NULL, start INTEGER NOT NULL, len INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
+
+/// The one that is created last.
+const LAST_TABLE: &str = "packed_blobs";
 
 /// What a commit waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +68,7 @@ impl Database {
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         // A database is asked about its tables with a read lock only; creating them would wait for writers.
-        if !writer.table_exists(None, "directories")? || !writer.table_exists(None, "path_infos")? {
+        if !writer.table_exists(None, LAST_TABLE)? {
             writer.pragma_update(None, "synchronous", "FULL")?;
             writer.execute_batch(SCHEMA)?;
         }

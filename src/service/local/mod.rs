@@ -2,27 +2,29 @@
 //!
 //! ```text
 //! <dir>/version                  the format's number
-//! <dir>/meta.sqlite              directories and path infos, in WAL mode
-//! <dir>/blobs/<2 hex>/<64 hex>   complete blobs: plain files, never modified
+//! <dir>/meta.sqlite              directories, path infos, and where packed blobs lie, in WAL mode
+//! <dir>/blobs/<2 hex>/<64 hex>   complete blobs that are longer than 64 KiB: plain files, never modified
+//! <dir>/packs/<number>.pack      the shorter ones, one after another; see the `packs` module
 //! <dir>/staging/<session>/       blobs on their way; one folder a process, held by a lock on its `lock` file
 //! ```
 //!
-//! **What lies in `blobs/` was on disk before it got there.** A blob is first written into the session's staging
+//! **What lies in `blobs/` was on disk before it got there.** A long blob is first written into the session's staging
 //! folder, where only its own process sees it. [`BlobFiles::sync`] makes one `syncfs` for all of them and then
 //! renames each into `blobs/`. So no blob costs an fsync of its own, and none of those that others see can be short
 //! after a power cut. The renames themselves may be lost by one; then the files are still in `staging/`, and whoever
 //! opens the store next finds them there, checks their digests and finishes the work. That is also how what a killed
 //! process left behind is cleaned up.
 //!
-//! **Directories and path infos are ordered by the database's log.** Directories are committed without waiting for
-//! the disk. A path info is committed with a flush of the log, in which everything it refers to stands before it.
+//! **Directories, path infos and places are ordered by the database's log.** Directories are committed without waiting
+//! for the disk, and so are the places of packed blobs, after their pack was brought there. A path info is committed with a flush of the log, in which everything it refers to stands before it.
 //!
 //! Lock order, where one thread holds two: the lock on `staging/` (only while opening), then the lock of a session;
-//! inside a process `BlobFiles::syncing` or one of the `put_locks`, then `BlobFiles::staged`.
+//! inside a process `syncing` or one of the `put_locks` or `Packs::appending`, then `staged`. The database's come last.
 
 mod blob_files;
 mod database;
 mod offload;
+mod packs;
 mod session;
 mod writeback;
 
@@ -37,6 +39,7 @@ use rustix::fs::{FlockOperation, flock};
 pub use blob_files::{BlobFiles, Temporary};
 pub use database::{Database, Durability};
 pub(crate) use offload::offload;
+pub use packs::{PACKED_LEN_MAX, PackedBlob, Packs};
 
 use super::Error;
 
@@ -48,7 +51,8 @@ const FORMAT: u32 = 1;
 pub struct LocalStore {
     endpoint: Arc<str>,
     blobs: BlobFiles,
-    database: Database,
+    packs: Packs,
+    database: Arc<Database>,
 }
 
 /// Why a store directory cannot be opened.
@@ -88,6 +92,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a dead process left cannot be tidied up.
+    #[error(transparent)]
+    Tidying(#[from] Error),
     /// The database does not open.
     #[error("cannot open the database {path}: {source}")]
     Database {
@@ -105,6 +112,7 @@ impl LocalStore {
         let endpoint: Arc<str> = format!("local://{}", dir.display()).into();
         match Self::try_open(dir, endpoint.clone()) {
             Ok(store) => Ok(Arc::new(store)),
+            Err(OpenError::Tidying(error)) => Err(error),
             Err(error) => Err(Error::unavailable(&endpoint, error)),
         }
     }
@@ -132,8 +140,10 @@ impl LocalStore {
         let (database, path) = (dir.join("meta.sqlite"), dir.join("meta.sqlite"));
         let database = Database::open(database, endpoint.clone())
             .map_err(|source| OpenError::Database { path, source })?;
+        let database = Arc::new(database);
         let blobs = BlobFiles::open(dir, endpoint.clone()).map_err(io_error)?;
-        Ok(LocalStore { endpoint, blobs, database })
+        let packs = Packs::open(dir, database.clone(), endpoint.clone())?;
+        Ok(LocalStore { endpoint, blobs, packs, database })
     }
 
     /// How the store is called in errors.
@@ -141,12 +151,17 @@ impl LocalStore {
         &self.endpoint
     }
 
-    /// The blobs.
+    /// The blobs that have files of their own.
     pub fn blobs(&self) -> &BlobFiles {
         &self.blobs
     }
 
-    /// The directories and path infos.
+    /// The blobs that are packed.
+    pub fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    /// The directories, the path infos, and where packed blobs lie.
     pub fn database(&self) -> &Database {
         &self.database
     }
@@ -179,6 +194,7 @@ fn create(dir: &Path) -> io::Result<()> {
     for shard in 0..=u8::MAX {
         fs::create_dir_all(dir.join(format!("blobs/{shard:02x}")))?;
     }
+    fs::create_dir_all(dir.join("packs"))?;
     fs::write(dir.join("version.new"), format!("{FORMAT}\n"))?;
     fs::rename(dir.join("version.new"), dir.join("version"))
 }

@@ -11,7 +11,7 @@ use crate::{
     proto::castore as wire,
     service::{
         Error, Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob},
+        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Put},
         grpc::{
             GrpcChannel, Opened, Upload,
             method::{BLOB_PUT, BLOB_READ, BLOB_STAT},
@@ -133,9 +133,15 @@ impl BlobService for GrpcBlobs {
         Ok(None)
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    /// Asks first: what is there need not travel.
+    async fn put(&self, contents: Bytes) -> Result<Put> {
+        let digest = Digest::of(&contents);
+        if self.has(&digest).await? {
+            return Ok(Put { digest, is_new: false });
+        }
         let messages = cut(contents).map(|data| wire::BlobChunk { data }).collect();
-        self.digest_of(&self.channel.upload_all(&BLOB_PUT, messages).await?)
+        let digest = self.digest_of(&self.channel.upload_all(&BLOB_PUT, messages).await?)?;
+        Ok(Put { digest, is_new: true })
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {

@@ -1,6 +1,6 @@
-//! Blobs as plain files of a store directory.
+//! Blobs in a store directory: short ones packed, others as plain files.
 
-use std::{io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
+use std::{io, mem, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,8 +9,10 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Error, Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob},
-        local::{LocalStore, Temporary, offload},
+        blob::{
+            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Put,
+        },
+        local::{LocalStore, PACKED_LEN_MAX, Temporary, offload},
     },
 };
 
@@ -31,7 +33,7 @@ impl LocalBlobs {
 
     /// A session that stages without end would remember without end.
     async fn sync_if_due(&self) -> Result<()> {
-        match self.store.blobs().is_sync_due() {
+        match self.store.blobs().is_sync_due() || self.store.packs().is_sync_due() {
             true => self.sync().await,
             false => Ok(()),
         }
@@ -41,7 +43,9 @@ impl LocalBlobs {
 #[async_trait]
 impl BlobService for LocalBlobs {
     async fn has(&self, digest: &Digest) -> Result<bool> {
-        Ok(*digest == Digest::EMPTY || self.store.blobs().has(digest)?)
+        Ok(*digest == Digest::EMPTY
+            || self.store.packs().has(digest)?
+            || self.store.blobs().has(digest)?)
     }
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
@@ -58,7 +62,7 @@ impl BlobService for LocalBlobs {
                 return None;
             }
             let mut piece = vec![0; len];
-            let read = blob.file.read_exact_at(&mut piece, at);
+            let read = blob.read_exact_at(&mut piece, at);
             // After an error nothing more comes.
             at = if read.is_ok() { at + len as u64 } else { end };
             Some(read.map(|()| piece.into()).map_err(|error| Error::unavailable(&endpoint, error)))
@@ -71,69 +75,120 @@ impl BlobService for LocalBlobs {
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
+        if let Some(packed) = self.store.packs().open_blob(digest)? {
+            let place = LocalPlace::At(packed.start);
+            return Ok(Some(LocalBlob { file: packed.pack, place, size: packed.len }));
+        }
         let Some(file) = self.store.blobs().open_blob(digest)? else { return Ok(None) };
         let metadata = file.metadata();
         let size =
             metadata.map_err(|error| Error::unavailable(self.store.endpoint(), error))?.len();
-        Ok(Some(LocalBlob { file: Arc::new(file), size }))
+        Ok(Some(LocalBlob { file: Arc::new(file), place: LocalPlace::Whole, size }))
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    async fn put(&self, contents: Bytes) -> Result<Put> {
         if contents.is_empty() {
-            return Ok(Digest::EMPTY);
+            return Ok(Put { digest: Digest::EMPTY, is_new: false });
         }
         let digest = Digest::of(&contents);
-        self.store.blobs().put(&digest, &contents)?;
+        let is_new = match contents.len() <= PACKED_LEN_MAX {
+            true => self.store.packs().put(&digest, &contents)?,
+            false => self.store.blobs().put(&digest, &contents)?,
+        };
         self.sync_if_due().await?;
-        Ok(digest)
+        Ok(Put { digest, is_new })
+    }
+
+    async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
+        let mut puts = Vec::with_capacity(contents.len());
+        let mut short = Vec::new();
+        for contents in contents {
+            let digest = Digest::of(&contents);
+            let mut is_new = false;
+            if contents.len() > PACKED_LEN_MAX {
+                is_new = self.store.blobs().put(&digest, &contents)?;
+            } else if !contents.is_empty() {
+                short.push((puts.len(), digest, contents));
+            }
+            puts.push(Put { digest, is_new });
+        }
+        let packed = self.store.packs().put_all(short.iter().map(|(_, d, c)| (*d, &c[..])))?;
+        for (is_new, (index, ..)) in packed.into_iter().zip(short) {
+            puts[index].is_new = is_new;
+        }
+        self.sync_if_due().await?;
+        Ok(puts)
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
         Ok(Box::new(LocalWriter {
             blobs: self.clone(),
-            temporary: self.store.blobs().create_temporary()?,
+            begin: Vec::new(),
+            file: None,
             hasher: blake3::Hasher::new(),
             len: 0,
             written_back: 0,
-            kept: false,
         }))
     }
 
     async fn sync(&self) -> Result<()> {
-        if self.store.blobs().is_synced() {
+        if self.store.blobs().is_synced() && self.store.packs().is_synced() {
             return Ok(());
         }
         let store = self.store.clone();
-        offload(self.store.endpoint(), move || store.blobs().sync()).await
+        offload(self.store.endpoint(), move || {
+            store.blobs().sync()?;
+            store.packs().sync()
+        })
+        .await
     }
 }
 
-/// Hashes and writes at once. What it writes goes to the disk in the background, so that a later sync is short.
+/// Hashes and writes at once. What may still be short enough to be packed is held back. What it writes goes to the disk
+/// in the background, so that a later sync is short.
 struct LocalWriter {
     blobs: LocalBlobs,
-    temporary: Temporary,
+    /// All there is, while there is no file.
+    begin: Vec<u8>,
+    file: Option<Temporary>,
     hasher: blake3::Hasher,
     len: u64,
     /// Up to where the kernel was told to write to the disk.
     written_back: u64,
-    kept: bool,
 }
 
 impl LocalWriter {
-    fn failed(&self, error: io::Error) -> Error {
-        Error::unavailable(self.blobs.store.endpoint(), error)
+    /// Writes at the end of the file, which is made if there is none.
+    fn append(&mut self, piece: &[u8], at: u64) -> Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.blobs.store.blobs().create_temporary()?,
+        };
+        let file = self.file.insert(file);
+        let written = file.file().write_all_at(piece, at);
+        written.map_err(|error: io::Error| Error::unavailable(self.blobs.store.endpoint(), error))
     }
 }
 
 #[async_trait]
 impl BlobWriter for LocalWriter {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
-        let written = self.temporary.file().write_all_at(&piece, self.len);
-        written.map_err(|error| self.failed(error))?;
+        let at = self.len;
         self.hasher.update(&piece);
         self.len += piece.len() as u64;
-        if self.len - self.written_back >= WRITEBACK_BYTES {
-            self.temporary.start_writeback(self.written_back..self.len);
+        if self.len <= PACKED_LEN_MAX as u64 {
+            self.begin.extend_from_slice(&piece);
+            return Ok(());
+        }
+        let begin = mem::take(&mut self.begin);
+        if !begin.is_empty() {
+            self.append(&begin, 0)?;
+        }
+        self.append(&piece, at)?;
+        if let Some(file) = &self.file
+            && self.len - self.written_back >= WRITEBACK_BYTES
+        {
+            file.start_writeback(self.written_back..self.len);
             self.written_back = self.len;
         }
         Ok(())
@@ -144,12 +199,16 @@ impl BlobWriter for LocalWriter {
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(Digest, u64)> {
-        if self.len == 0 {
-            return Ok((Digest::EMPTY, 0));
-        }
+        let Some(file) = self.file.take() else {
+            let put = self.blobs.put(mem::take(&mut self.begin).into()).await?;
+            return Ok((put.digest, self.len));
+        };
         let digest = Digest::from(self.hasher.finalize());
-        self.blobs.store.blobs().keep(&self.temporary, &digest)?;
-        self.kept = true;
+        let kept = self.blobs.store.blobs().keep(&file, &digest);
+        if kept.is_err() {
+            self.blobs.store.blobs().discard(&file);
+        }
+        kept?;
         self.blobs.sync_if_due().await?;
         Ok((digest, self.len))
     }
@@ -157,8 +216,8 @@ impl BlobWriter for LocalWriter {
 
 impl Drop for LocalWriter {
     fn drop(&mut self) {
-        if !self.kept {
-            self.blobs.store.blobs().discard(&self.temporary);
+        if let Some(file) = &self.file {
+            self.blobs.store.blobs().discard(file);
         }
     }
 }

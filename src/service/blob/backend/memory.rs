@@ -10,7 +10,7 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob},
+        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Put},
     },
 };
 
@@ -60,10 +60,10 @@ impl BlobService for MemoryBlobs {
         Ok(None)
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    async fn put(&self, contents: Bytes) -> Result<Put> {
         let digest = Digest::of(&contents);
-        self.blobs.write().insert(digest, contents);
-        Ok(digest)
+        let is_new = self.blobs.write().insert(digest, contents).is_none();
+        Ok(Put { digest, is_new: is_new && digest != Digest::EMPTY })
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
@@ -94,6 +94,6 @@ impl BlobWriter for MemoryWriter {
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
         let contents = self.contents.freeze();
         let len = contents.len() as u64;
-        Ok((self.blobs.put(contents).await?, len))
+        Ok((self.blobs.put(contents).await?.digest, len))
     }
 }

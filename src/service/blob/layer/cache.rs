@@ -10,7 +10,7 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Error, Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob},
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
         single_flight::SingleFlight,
     },
 };
@@ -126,12 +126,16 @@ impl BlobService for CachedBlobs {
         self.near.open_local(digest)
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
-        let digest = self.far.put(contents.clone()).await?;
-        if let Err(error) = self.near.put(contents).await {
-            tracing::warn!(%digest, %error, "the near store does not take a blob");
-        }
-        Ok(digest)
+    async fn put(&self, contents: Bytes) -> Result<Put> {
+        let put = self.far.put(contents.clone()).await?;
+        warn_near(self.near.put(contents).await);
+        Ok(put)
+    }
+
+    async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
+        let puts = self.far.put_all(contents.clone()).await?;
+        warn_near(self.near.put_all(contents).await);
+        Ok(puts)
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {

@@ -10,7 +10,7 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob},
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
         counters::Operation,
     },
 };
@@ -23,19 +23,21 @@ pub struct BlobCounters {
     chunks: Operation,
     open_local: Operation,
     put: Operation,
+    put_all: Operation,
     write: Operation,
     sync: Operation,
 }
 
 impl BlobCounters {
     /// Each operation, with its name.
-    pub fn operations(&self) -> [(&'static str, &Operation); 7] {
+    pub fn operations(&self) -> [(&'static str, &Operation); 8] {
         [
             ("has", &self.has),
             ("read", &self.read),
             ("chunks", &self.chunks),
             ("open_local", &self.open_local),
             ("put", &self.put),
+            ("put_all", &self.put_all),
             ("write", &self.write),
             ("sync", &self.sync),
         ]
@@ -84,9 +86,14 @@ impl BlobService for MeasuredBlobs {
         self.counters.open_local.found(self.inner.open_local(digest))
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    async fn put(&self, contents: Bytes) -> Result<Put> {
         self.counters.put.moved(contents.len());
         self.counters.put.ended(self.inner.put(contents).await)
+    }
+
+    async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
+        self.counters.put_all.moved(contents.iter().map(Bytes::len).sum());
+        self.counters.put_all.ended(self.inner.put_all(contents).await)
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {

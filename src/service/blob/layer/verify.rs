@@ -10,7 +10,7 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Error, Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, SMALL_BLOB_LEN_MAX},
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put, SMALL_BLOB_LEN_MAX},
     },
 };
 
@@ -83,10 +83,11 @@ impl BlobService for VerifiedBlobs {
         self.inner.open_local(digest)
     }
 
-    async fn put(&self, contents: Bytes) -> Result<Digest> {
+    async fn put(&self, contents: Bytes) -> Result<Put> {
         let expected = Digest::of(&contents);
-        let got = self.inner.put(contents).await?;
-        self.check_put(expected, got)
+        let put = self.inner.put(contents).await?;
+        self.check_put(expected, put.digest)?;
+        Ok(put)
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {

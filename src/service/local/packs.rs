@@ -1,0 +1,496 @@
+//! Small blobs, many to a file.
+//!
+//! A file of its own costs a small blob several times what its contents cost: an inode, a block, a rename, and at
+//! every read a lookup and an open. So blobs of up to [`PACKED_LEN_MAX`] bytes lie one after another in *packs*, and a
+//! table of the database tells where. A pack is only ever appended to, by the one process that holds its lock.
+//!
+//! What the table names was on disk before: [`Packs::sync`] brings the pack to disk and then commits the rows. What
+//! lies behind the last blob that the table knows is the work of a process that has not got that far. If that process
+//! is dead, whoever opens the store next enters what is whole and cuts off the rest; that is what the header before each
+//! blob is for.
+//!
+//! ```text
+//! pack  := entry*
+//! entry := "lzb1" length:u32le digest:32 contents:length
+//! ```
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::{Connection, OptionalExtension as _};
+use rustix::{
+    fs::{Dir, FlockOperation, Mode, OFlags, flock},
+    io::Errno,
+};
+
+use super::{
+    database::{Database, Durability},
+    writeback,
+};
+use crate::{
+    castore::Digest,
+    service::{Error, Result, sharded_lru::ShardedLru},
+};
+
+/// Blobs of up to this many bytes are packed. Longer ones gain little from it, and lose that the kernel can read a
+/// file of their own without us.
+pub const PACKED_LEN_MAX: usize = 64 << 10;
+
+/// A pack that is longer takes no more blobs, in bytes.
+const PACK_LEN_MAX: u64 = 256 << 20;
+
+/// How many staged blobs make [`Packs::is_sync_due`]: what is remembered of them takes some 8 MB.
+const STAGED_BLOBS_MAX: usize = 100_000;
+
+/// How many packs are kept open for reading.
+const OPEN_PACKS_MAX: usize = 512;
+
+/// After how many bytes the kernel is told to bring them to the disk.
+const WRITEBACK_BYTES: u64 = 8 << 20;
+
+const MAGIC: [u8; 4] = *b"lzb1";
+const HEADER_LEN: usize = 40;
+
+/// Where a packed blob lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    pack: u32,
+    /// Where its contents begin in the pack, in bytes.
+    start: u64,
+    /// Its length in bytes.
+    len: u32,
+}
+
+/// A packed blob, to be read: a range of a file.
+#[derive(Debug)]
+pub struct PackedBlob {
+    /// The pack.
+    pub pack: Arc<File>,
+    /// Where the contents begin, in bytes.
+    pub start: u64,
+    /// The length in bytes.
+    pub len: u64,
+}
+
+/// The packed blobs of one store directory, as one process sees them: those that the database knows and those it
+/// has staged itself.
+#[derive(Debug)]
+pub struct Packs {
+    endpoint: Arc<str>,
+    folder: OwnedFd,
+    database: Arc<Database>,
+    appending: Mutex<Appending>,
+    /// What was appended and is not in the database yet. A digest leaves only after it is there: whoever looks here
+    /// first and there second finds every blob.
+    staged: RwLock<HashMap<Digest, Place>>,
+    /// One sync at a time. Holds why one failed: the kernel reports a write error once and then takes the lost pages
+    /// for clean, so no later success can be trusted.
+    syncing: Mutex<Option<Error>>,
+    /// Packs that are open for reading.
+    open: ShardedLru<u32, Arc<File>>,
+}
+
+/// The packs that this process appends to.
+#[derive(Debug, Default)]
+struct Appending {
+    current: Option<Pack>,
+    /// Full ones, with something that is not known to be on disk.
+    full: Vec<Pack>,
+    /// Whether a pack was made whose name is not known to be on disk.
+    made: bool,
+}
+
+/// A pack to which this process, which holds its lock, appends.
+#[derive(Debug, Clone)]
+struct Pack {
+    number: u32,
+    /// Open for writing, and locked.
+    file: Arc<File>,
+    len: u64,
+    /// What is to be appended; empty between one write and the next.
+    entries: Vec<u8>,
+    /// Up to where the kernel was told to write to the disk.
+    written_back: u64,
+}
+
+impl Packs {
+    /// Opens the folder, and enters what dead processes have left. The caller holds the lock on `staging/`.
+    pub(super) fn open(dir: &Path, database: Arc<Database>, endpoint: Arc<str>) -> Result<Self> {
+        let folder =
+            File::open(dir.join("packs")).map_err(|error| Error::unavailable(&endpoint, error))?;
+        let packs = Packs {
+            endpoint,
+            folder: folder.into(),
+            database,
+            appending: Mutex::default(),
+            staged: RwLock::default(),
+            syncing: Mutex::new(None),
+            open: ShardedLru::new(OPEN_PACKS_MAX),
+        };
+        packs.tidy()?;
+        Ok(packs)
+    }
+
+    fn failed(&self, error: impl Into<io::Error>) -> Error {
+        Error::unavailable(&self.endpoint, error.into())
+    }
+
+    /// Whether the blob is there, packed.
+    pub fn has(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.locate(digest)?.is_some())
+    }
+
+    /// The blob, if it is there, packed.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<PackedBlob>> {
+        let Some(place) = self.locate(digest)? else { return Ok(None) };
+        let pack = match self.open.get(&place.pack) {
+            Some(pack) => pack,
+            None => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let file = self.open_pack(place.pack, flags).map_err(|errno| match errno {
+                    Errno::NOENT => {
+                        let what = format!(
+                            "blob {digest} is in packs/{}, which is gone",
+                            name(place.pack)
+                        );
+                        Error::corrupt(&self.endpoint, what)
+                    }
+                    errno => self.failed(errno),
+                })?;
+                let file = Arc::new(file);
+                self.open.insert(place.pack, file.clone(), 1);
+                file
+            }
+        };
+        Ok(Some(PackedBlob { pack, start: place.start, len: place.len.into() }))
+    }
+
+    fn locate(&self, digest: &Digest) -> Result<Option<Place>> {
+        if let Some(place) = self.staged.read().get(digest) {
+            return Ok(Some(*place));
+        }
+        self.database.read(|connection| find(connection, digest))
+    }
+
+    /// Stages a blob of at most [`PACKED_LEN_MAX`] bytes. The caller has computed `digest` from `contents`. Returns
+    /// whether it was not there before.
+    pub fn put(&self, digest: &Digest, contents: &[u8]) -> Result<bool> {
+        Ok(self.put_all([(*digest, contents)].into_iter())? == [true])
+    }
+
+    /// Stages many blobs at once, which costs little more than one: one write, and one look at the database.
+    pub fn put_all<'a>(
+        &self,
+        blobs: impl ExactSizeIterator<Item = (Digest, &'a [u8])> + Clone,
+    ) -> Result<Vec<bool>> {
+        let known = self.database.read(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let known: rusqlite::Result<Vec<bool>> =
+                blobs.clone().map(|(digest, _)| Ok(find(&snapshot, &digest)?.is_some())).collect();
+            known
+        })?;
+        let mut is_new = Vec::with_capacity(blobs.len());
+        let mut appending = self.appending.lock();
+        let pack = appending.pack(self)?;
+        let mut places = HashMap::new();
+        let staged = self.staged.read();
+        for ((digest, contents), known) in blobs.zip(known) {
+            // Another thread may have been first since; and what was entered since is only stored twice.
+            let known = known || staged.contains_key(&digest) || places.contains_key(&digest);
+            if !known {
+                places.insert(digest, pack.add(&digest, contents));
+            }
+            is_new.push(!known);
+        }
+        drop(staged);
+        pack.write().map_err(|error| self.failed(error))?;
+        self.staged.write().extend(places);
+        Ok(is_new)
+    }
+
+    /// Whether so much is staged that the next who puts a blob should sync.
+    pub fn is_sync_due(&self) -> bool {
+        self.staged.read().len() >= STAGED_BLOBS_MAX
+    }
+
+    /// Whether everything that was put is on disk already.
+    pub fn is_synced(&self) -> bool {
+        self.staged.read().is_empty() && self.database.is_flushed()
+    }
+
+    /// Brings what was staged to disk, and then to where all see it. Blocks.
+    pub fn sync(&self) -> Result<()> {
+        let mut failure = self.syncing.lock();
+        if let Some(error) = &*failure {
+            return Err(error.clone());
+        }
+        let (packs, staged, made) = self.appended();
+        if !staged.is_empty() {
+            let synced = packs.iter().try_for_each(|pack| pack.file.sync_data());
+            let synced = match made {
+                true => synced.and_then(|()| Ok(rustix::fs::fsync(&self.folder)?)),
+                false => synced,
+            };
+            if let Err(error) = synced {
+                return Err(failure.insert(self.failed(error)).clone());
+            }
+            self.enter(&packs, &staged)?;
+            let mut left = self.staged.write();
+            for (digest, _) in &staged {
+                left.remove(digest);
+            }
+            if left.is_empty() {
+                left.shrink_to_fit();
+            }
+        }
+        let mut appending = self.appending.lock();
+        // One that was appended to in the meantime stays.
+        appending
+            .full
+            .retain(|full| !packs.iter().any(|p| (p.number, p.len) == (full.number, full.len)));
+        drop(appending);
+        self.database.flush()
+    }
+
+    /// What was appended so far: the packs, up to where, the blobs in them, and whether a pack is new.
+    fn appended(&self) -> (Vec<Pack>, Vec<(Digest, Place)>, bool) {
+        let mut appending = self.appending.lock();
+        let mut packs = appending.full.clone();
+        packs.extend(appending.current.clone());
+        let mut staged: Vec<_> =
+            self.staged.read().iter().map(|(digest, place)| (*digest, *place)).collect();
+        let made = std::mem::take(&mut appending.made);
+        drop(appending);
+        // The table is a tree in this order, and takes such rows several times faster.
+        staged.sort_unstable_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
+        (packs, staged, made)
+    }
+
+    /// Commits the rows of blobs that are on disk.
+    fn enter(&self, packs: &[Pack], staged: &[(Digest, Place)]) -> Result<()> {
+        self.database.write(Durability::Ordered, |transaction| {
+            let mut pack_row = transaction.prepare_cached(
+                "INSERT INTO packs (number, len) VALUES (?, ?)
+                 ON CONFLICT (number) DO UPDATE SET len = max(len, excluded.len)",
+            )?;
+            for pack in packs {
+                pack_row.execute((pack.number, pack.len as i64))?;
+            }
+            // Another process may have packed the same blob. Either place does.
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO packed_blobs (digest, pack, start, len) VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO NOTHING",
+            )?;
+            for (digest, place) in staged {
+                insert.execute((digest.as_bytes(), place.pack, place.start as i64, place.len))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn open_pack(&self, number: u32, flags: OFlags) -> rustix::io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.folder, name(number), flags, Mode::from(0o644)).map(File::from)
+    }
+
+    /// The number of every pack there is, in no order.
+    fn numbers(&self) -> rustix::io::Result<Vec<u32>> {
+        let mut numbers = Vec::new();
+        for entry in Dir::read_from(&self.folder)? {
+            let entry = entry?;
+            numbers.extend(entry.file_name().to_str().ok().and_then(parse_name));
+        }
+        Ok(numbers)
+    }
+
+    /// Up to where the database knows the pack, in bytes.
+    fn known_len(&self, number: u32) -> Result<u64> {
+        let len: Option<i64> = self.database.read(|connection| {
+            let mut query = connection.prepare_cached("SELECT len FROM packs WHERE number = ?")?;
+            query.query_row([number], |row| row.get(0)).optional()
+        })?;
+        Ok(len.unwrap_or(0) as u64)
+    }
+
+    /// Locks a pack for appending. `None` if it is another's, or full.
+    fn try_own(&self, number: u32) -> Result<Option<Pack>> {
+        let file = self.open_pack(number, OFlags::RDWR).map_err(|errno| self.failed(errno))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(self.failed(errno)),
+        }
+        // Asked only now: until it let go of the lock, another process may have moved it.
+        let len = self.known_len(number)?;
+        let pack =
+            Pack { number, file: Arc::new(file), len, entries: Vec::new(), written_back: len };
+        Ok((len < PACK_LEN_MAX).then_some(pack))
+    }
+
+    /// A pack to append to: the youngest that is free and has room, or a new one.
+    fn own_any(&self) -> Result<(Pack, bool)> {
+        let mut numbers = self.numbers().map_err(|errno| self.failed(errno))?;
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        // Old ones are full; where they are not, that is not worth looking.
+        for &number in numbers.iter().take(16) {
+            if let Some(pack) = self.try_own(number)? {
+                return Ok((pack, false));
+            }
+        }
+        let mut number = numbers.first().map_or(0, |last| last + 1);
+        loop {
+            match self.open_pack(number, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
+                Ok(_) => {
+                    // Another process may take it in this moment.
+                    if let Some(pack) = self.try_own(number)? {
+                        return Ok((pack, true));
+                    }
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.failed(errno)),
+            }
+            number += 1;
+        }
+    }
+
+    /// Enters what dead processes appended, and cuts off what is not whole.
+    fn tidy(&self) -> Result<()> {
+        for number in self.numbers().map_err(|errno| self.failed(errno))? {
+            let stat = rustix::fs::statat(
+                &self.folder,
+                name(number),
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            );
+            let len = stat.map_err(|errno| self.failed(errno))?.st_size as u64;
+            if len <= self.known_len(number)? {
+                continue;
+            }
+            // A living process's, or another's that takes care of it.
+            let Some(mut pack) = self.try_own(number)? else { continue };
+            let whole = pack.whole_entries(len).map_err(|error| self.failed(error))?;
+            tracing::info!(
+                pack = name(number),
+                kept = whole.len(),
+                cut = len - pack.len,
+                "tidied up after a process that died"
+            );
+            let file = &pack.file;
+            let kept = file.set_len(pack.len).and_then(|()| file.sync_data());
+            kept.map_err(|error| self.failed(error))?;
+            self.enter(std::slice::from_ref(&pack), &whole)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the blob lies, as far as the database knows.
+fn find(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<Place>> {
+    let mut query =
+        connection.prepare_cached("SELECT pack, start, len FROM packed_blobs WHERE digest = ?")?;
+    let place = |row: &rusqlite::Row| {
+        let start: i64 = row.get(1)?;
+        Ok(Place { pack: row.get(0)?, start: start as u64, len: row.get(2)? })
+    };
+    query.query_row([digest.as_bytes()], place).optional()
+}
+
+impl Appending {
+    /// The pack to append to.
+    fn pack(&mut self, packs: &Packs) -> Result<&mut Pack> {
+        if let Some(full) = self.current.take_if(|pack| pack.len >= PACK_LEN_MAX) {
+            self.full.push(full);
+        }
+        let current = match self.current.take() {
+            Some(pack) => pack,
+            None => {
+                let (pack, made) = packs.own_any()?;
+                self.made |= made;
+                pack
+            }
+        };
+        Ok(self.current.insert(current))
+    }
+}
+
+impl Pack {
+    /// Adds a blob to what [`Pack::write`] will append. Returns where it will lie.
+    fn add(&mut self, digest: &Digest, contents: &[u8]) -> Place {
+        let len = contents.len() as u32;
+        self.entries.extend_from_slice(&MAGIC);
+        self.entries.extend_from_slice(&len.to_le_bytes());
+        self.entries.extend_from_slice(digest.as_bytes());
+        let start = self.len + self.entries.len() as u64;
+        self.entries.extend_from_slice(contents);
+        Place { pack: self.number, start, len }
+    }
+
+    /// Appends what was added. If that fails, what comes next is written over it.
+    fn write(&mut self) -> io::Result<()> {
+        let written = self.file.write_all_at(&self.entries, self.len);
+        let len = self.entries.len() as u64;
+        self.entries.clear();
+        written?;
+        self.len += len;
+        if self.len - self.written_back >= WRITEBACK_BYTES {
+            writeback::start(&self.file, self.written_back..self.len);
+            self.written_back = self.len;
+        }
+        Ok(())
+    }
+
+    /// The blobs from the pack's known end on that are what their headers say, up to the first that is not, of a file
+    /// of `file_len` bytes. The pack then ends behind them.
+    fn whole_entries(&mut self, file_len: u64) -> io::Result<Vec<(Digest, Place)>> {
+        let mut found = Vec::new();
+        let mut contents = Vec::new();
+        while file_len.saturating_sub(self.len) >= HEADER_LEN as u64 {
+            let mut header = [0; HEADER_LEN];
+            self.file.read_exact_at(&mut header, self.len)?;
+            let (magic, rest) = header.split_at(MAGIC.len());
+            let (len, digest) = rest.split_at(size_of::<u32>());
+            let len = u32::from_le_bytes(len.try_into().unwrap_or_default());
+            let start = self.len + HEADER_LEN as u64;
+            let Ok(digest) = Digest::try_from(digest) else { break };
+            if magic != MAGIC || len as usize > PACKED_LEN_MAX || u64::from(len) > file_len - start
+            {
+                break;
+            }
+            contents.resize(len as usize, 0);
+            self.file.read_exact_at(&mut contents, start)?;
+            if Digest::of(&contents) != digest {
+                break;
+            }
+            found.push((digest, Place { pack: self.number, start, len }));
+            self.len = start + u64::from(len);
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Packs {
+    /// What cannot be finished here is finished by whoever opens the store next.
+    fn drop(&mut self) {
+        if !self.staged.get_mut().is_empty()
+            && let Err(error) = self.sync()
+        {
+            tracing::warn!(%error, "some small blobs are not on disk yet");
+        }
+    }
+}
+
+fn name(number: u32) -> String {
+    format!("{number:08}.pack")
+}
+
+/// The number of a pack with a name as we write it.
+fn parse_name(file_name: &str) -> Option<u32> {
+    let number = file_name.strip_suffix(".pack")?.parse().ok()?;
+    (name(number) == file_name).then_some(number)
+}

@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// How much of directories is kept in memory, in bytes.
-const DIRECTORIES_LRU_BYTES_MAX: usize = 64 << 20;
+const DIRECTORIES_LRU_BYTES_MAX: usize = 32 << 20;
 
 /// How many path infos are kept in memory: some 40 MB of them.
 const PATH_INFOS_LRU_ENTRIES_MAX: usize = 65_536;

@@ -32,6 +32,7 @@ pub fn errno(what: &'static str, error: &vfs::Error) -> Errno {
         vfs::Error::IsDirectory => libc::EISDIR,
         vfs::Error::WrongKind => libc::EINVAL,
         vfs::Error::NoAttribute => libc::ENODATA,
+        vfs::Error::NoAttributesOfKind => libc::EOPNOTSUPP,
         vfs::Error::TooSmall => libc::ERANGE,
         vfs::Error::Missing(_) => {
             error!(what, %error, "the store is incomplete");

@@ -23,6 +23,9 @@ pub enum Error {
     /// The inode has no extended attribute of that name.
     #[error("no such extended attribute")]
     NoAttribute,
+    /// Extended attributes of that kind (`security.`, `system.`, `trusted.`) do not exist here at all.
+    #[error("only user attributes exist here")]
+    NoAttributesOfKind,
     /// An answer that has a size of its own does not fit what the caller offers.
     #[error("the buffer is too small")]
     TooSmall,

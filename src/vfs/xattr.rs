@@ -28,7 +28,13 @@ fn digested(inode: &Inode) -> Option<Digested> {
 }
 
 /// The value of the attribute `name`: `b3:` and base64 in the older dialect, `blake3-` and base64 in the newer one.
+///
+/// Programs that find out that one kind of attribute does not exist here, `ls -l` above all, do not ask again for every
+/// file, which would be a message each.
 pub(super) fn get(inode: &Inode, name: &[u8]) -> Result<String> {
+    if !name.starts_with(b"user.") {
+        return Err(Error::NoAttributesOfKind);
+    }
     let Digested { tvix, snix, digest } = digested(inode).ok_or(Error::NoAttribute)?;
     if name == tvix.as_bytes() {
         Ok(digest.to_b3())

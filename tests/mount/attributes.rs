@@ -109,6 +109,13 @@ fn digests_show_as_extended_attributes_in_both_dialects() {
     ] {
         assert_eq!(getxattr(&image.join(inner), absent), Err(rustix::io::Errno::NODATA));
     }
+    // Kinds that do not exist here at all: `ls -l` then asks for one file only.
+    for (inner, kind) in
+        [("plain", "security.selinux"), ("links/up", "security.selinux"), ("plain", "trusted.x")]
+    {
+        let result = getxattr(&image.join(inner), kind);
+        assert_eq!(result, Err(rustix::io::Errno::OPNOTSUPP), "{inner} {kind}");
+    }
     let mut small = [0; 10];
     let result = rustix::fs::lgetxattr(&file, "user.tvix.castore.blob.digest", &mut small[..]);
     assert_eq!(result, Err(rustix::io::Errno::RANGE));

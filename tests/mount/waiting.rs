@@ -31,7 +31,9 @@ use lazystore::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Mounted, Running, can_mount, import, lazystore, noise, wait_until, write};
+use crate::support::{
+    Mounted, Running, can_mount, drop_kernel_caches, import, lazystore, noise, wait_until, write,
+};
 
 /// Answers for some blobs only when it is told to.
 #[derive(Debug)]
@@ -307,6 +309,50 @@ fn a_failure_is_reported_and_not_remembered() {
     }
     slow.blobs.fails.store(false, Ordering::SeqCst);
     assert_eq!(fs::read(slow.dir.join("slow")).expect("it has healed"), noise(1, 50_000));
+}
+
+/// `LAZYSTORE_LOOKUPS=1000000` drives a million of them through the kernel, which takes a minute.
+#[test]
+fn what_the_kernel_forgets_is_forgotten_here() {
+    if !can_mount() {
+        return;
+    }
+    let lookups =
+        std::env::var("LAZYSTORE_LOOKUPS").map_or(20_000, |n| n.parse().expect("a number"));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
+    // Symlinks with different targets have different inodes, and cost no blobs.
+    let link = |number: usize| format!("{}/{}", number / 1000, number % 1000);
+    for number in 0..lookups {
+        if number % 1000 == 0 {
+            fs::create_dir_all(tree.join((number / 1000).to_string())).expect("new");
+        }
+        let target = format!("target-{number}");
+        std::os::unix::fs::symlink(target, tree.join(link(number))).expect("new");
+    }
+    let name = import(&store, &tree);
+    let mounted = Mounted::new(&mut lazystore(&store), &dir.path().join("mnt"));
+    let known = || rustix::fs::statvfs(&mounted.path).expect("it tells").f_files;
+    let resident = || {
+        let status = format!("/proc/{}/statm", mounted.running.child.id());
+        let status = fs::read_to_string(status).expect("it runs");
+        status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
+            * 4096
+    };
+    let before = resident();
+    for number in 0..lookups {
+        fs::symlink_metadata(mounted.path.join(&name).join(link(number))).expect("it is there");
+    }
+    assert!(known() >= lookups as u64, "{} inodes are known", known());
+    let held = resident().saturating_sub(before);
+    drop_kernel_caches();
+    wait_until("the kernel forgets", || known() < 100);
+    let left = resident().saturating_sub(before);
+    eprintln!("{lookups} lookups: {} MiB held, {} MiB left", held >> 20, left >> 20);
+    assert!(left <= 50 << 20, "{} MiB are left", left >> 20);
+    // Far from it, what is kept of directories is less.
+    assert!(held <= (50 << 20) + lookups * 200, "{} MiB are held", held >> 20);
+    mounted.unmount();
 }
 
 #[test]

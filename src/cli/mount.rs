@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -21,8 +21,7 @@ use tracing::{info, warn};
 use super::{GlobalOptions, import::import_all, watchdog};
 use crate::{
     mount::{
-        Session, SessionOptions, busy,
-        fuse::Fuse,
+        IoMode, Session, SessionOptions, busy,
         mountpoint::{self, Mountpoint},
     },
     vfs::{self, Ino, Vfs},
@@ -61,9 +60,35 @@ pub(super) struct Mount {
     #[arg(long)]
     allow_other: bool,
 
+    /// Who opens and reads files that are here
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    io_mode: IoModeArg,
+
     /// How many threads answer the kernel [default: the number of processors, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+}
+
+/// How `--io-mode` is spelled.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum IoModeArg {
+    /// What suits best
+    #[default]
+    Auto,
+    /// Opening a file costs nothing; the kernel keeps what it has read: best for many small files
+    NoOpen,
+    /// The kernel reads large files from the store's own files: best for big files, mmap, little memory; needs root and Linux 6.9
+    Passthrough,
+}
+
+impl From<IoModeArg> for IoMode {
+    fn from(arg: IoModeArg) -> Self {
+        match arg {
+            IoModeArg::Auto => IoMode::Auto,
+            IoModeArg::NoOpen => IoMode::NoOpen,
+            IoModeArg::Passthrough => IoMode::Passthrough,
+        }
+    }
 }
 
 impl Mount {
@@ -111,9 +136,9 @@ impl Mount {
             .inspect_err(|error| warn!("a crash would leave a dead mount: {error:#}"));
         let session = Session::start(
             device,
-            Arc::new(Fuse::new(vfs)),
+            vfs,
             runtime.handle(),
-            SessionOptions { threads: self.threads() },
+            SessionOptions { threads: self.threads(), io_mode: self.io_mode.into() },
         )
         .context("cannot talk to the kernel")?;
         info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");

@@ -1,27 +1,28 @@
 //! Answers FUSE messages. Knows no device: a session, or a virtiofs queue, brings requests and takes replies.
 //!
-//! Files are never opened: ENOSYS to the first OPEN makes the kernel open and close files by itself from then on, and
-//! keep their pages. Entries and attributes are given for ever. Absent names are cached too, except in the root, where
-//! they may appear. So a tree that was walked and read once costs no message any more.
+//! Directories are never opened, and files only where that makes the kernel read them by itself (see
+//! [`super::backing`]): ENOSYS to the first OPEN or OPENDIR makes the kernel open and close by itself from then on, and
+//! keep what it has read. Entries and attributes are given for ever. Absent names are cached too, except in the root,
+//! where they may appear; and the kernel's listing of the root is taken from it whenever it is about to be complete. So a
+//! tree that was walked and read once costs no message any more.
 
 use std::{
-    collections::HashMap,
+    fmt,
+    fs::File,
+    io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use super::{
+    backing::{Backings, Opening, PASSTHROUGH_ABOVE_LEN},
     errno::{Errno, errno},
     wire::{self, Reply, Request, TooShort, fopen, init, op},
 };
-use crate::vfs::{Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, RootListing, Vfs};
+use crate::vfs::{Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, Vfs};
 
 /// The most that one READ, READDIR or READDIRPLUS may ask for, in bytes: 256 pages, the kernel's own default limit.
 pub const IO_LEN_MAX: usize = 1 << 20;
@@ -30,8 +31,10 @@ pub const IO_LEN_MAX: usize = 1 << 20;
 /// default of 12 would let a dozen reads from a dead store block all others.
 const BACKGROUND_REQUESTS_MAX: u16 = 16_384;
 
-/// How many listings of the root may be open at once.
-const ROOT_LISTINGS_MAX: usize = 4096;
+/// How many file systems may be stacked on each other where files are passed through. One that passes files through
+/// counts as a layer, an overlay on top of it as another, and the kernel allows two: so the store itself must not lie
+/// on an overlay, or its files are not passed through.
+const STACK_DEPTH_MAX: u32 = 1;
 
 /// A complete reply message, header included.
 pub type Message = Vec<u8>;
@@ -69,16 +72,35 @@ pub enum Outcome {
     End(Option<Message>),
 }
 
+/// What is asked of the kernel without having been asked by it.
+pub trait Kernel: Send + Sync + fmt::Debug {
+    /// Takes from it what it has read of a directory.
+    fn forget_listing(&self, ino: Ino);
+
+    /// Tells it of a file to which inodes may be opened. Returns the file's backing id.
+    fn open_backing(&self, file: &File) -> io::Result<u32>;
+
+    /// Ends the use of a backing id for further opens.
+    fn close_backing(&self, id: u32);
+}
+
 /// A filesystem as FUSE sees it.
 pub struct Fuse {
     vfs: Arc<Vfs>,
-    /// Listings of the root, by file handle. Other directories need none.
-    root_listings: Mutex<HashMap<u64, RootHandle>>,
-    next_handle: AtomicU64,
+    kernel: Arc<dyn Kernel>,
+    /// Whether passthrough was agreed on; not set before the greeting.
+    can_pass_through: OnceLock<bool>,
+    /// Set if files are opened.
+    backings: OnceLock<Backings>,
 }
 
-/// An open root directory: its listing, once it was read.
-type RootHandle = Arc<tokio::sync::Mutex<Option<RootListing>>>;
+/// What OPEN hands out and RELEASE brings back.
+mod handle {
+    /// Nothing has to be remembered.
+    pub const UNCOUNTED: u64 = 0;
+    /// How the inode is open has to be remembered.
+    pub const COUNTED: u64 = 1;
+}
 
 /// Either a reply that is ready, or one to be waited for, or an error.
 type Handled = Result<Outcome, Failure>;
@@ -108,8 +130,30 @@ pub fn error_message(unique: u64, errno: Errno) -> Message {
 
 impl Fuse {
     /// Over a filesystem core.
-    pub fn new(vfs: Arc<Vfs>) -> Self {
-        Fuse { vfs, root_listings: Mutex::default(), next_handle: AtomicU64::new(1) }
+    pub fn new(vfs: Arc<Vfs>, kernel: Arc<dyn Kernel>) -> Self {
+        let (can_pass_through, backings) = (OnceLock::new(), OnceLock::new());
+        Fuse { vfs, kernel, can_pass_through, backings }
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &dyn Kernel {
+        &*self.kernel
+    }
+
+    /// Whether the kernel can pass files through, as it said when it greeted.
+    pub fn can_pass_through(&self) -> bool {
+        self.can_pass_through.get().is_some_and(|can| *can)
+    }
+
+    /// From now on files are opened, so that large ones are passed through. Without it no file is ever opened. Has to
+    /// be decided before the first one is.
+    pub fn open_files(&self) {
+        let _ = self.backings.set(Backings::new(self.kernel.clone()));
+    }
+
+    /// The files that are passed through, if that is done.
+    pub fn backings(&self) -> Option<&Backings> {
+        self.backings.get()
     }
 
     /// The filesystem core.
@@ -139,15 +183,15 @@ impl Fuse {
 
     fn dispatch(self: &Arc<Self>, request: Request<'_>) -> Handled {
         match request.opcode {
-            op::INIT => Ok(initialise(request)?),
+            op::INIT => Ok(self.initialise(request)?),
             op::LOOKUP => self.lookup(request),
             op::GETATTR => self.getattr(request),
             op::READLINK => self.readlink(request),
             op::READ => self.read(request),
-            op::OPENDIR => self.opendir(request),
+            op::OPEN => self.open(request),
+            op::RELEASE => self.release(request),
             op::READDIR => self.readdir(request, false),
             op::READDIRPLUS => self.readdir(request, true),
-            op::RELEASEDIR => self.releasedir(request),
             op::GETXATTR => self.getxattr(request),
             op::LISTXATTR => self.listxattr(request),
             op::STATFS => {
@@ -178,7 +222,7 @@ impl Fuse {
             | op::FALLOCATE
             | op::COPY_FILE_RANGE
             | op::TMPFILE => Err(Errno::READ_ONLY.into()),
-            // OPEN among them: the kernel then opens files without us. It also checks access from the modes.
+            // OPENDIR among them: the kernel then opens directories without us. It also checks access from the modes.
             _ => Err(Errno::NOT_IMPLEMENTED.into()),
         }
     }
@@ -261,52 +305,60 @@ impl Fuse {
         }
     }
 
-    fn opendir(&self, request: Request<'_>) -> Handled {
-        let mut reply = Reply::empty();
-        if request.nodeid == Ino::ROOT.raw() {
-            let mut listings = self.root_listings.lock();
-            if listings.len() >= ROOT_LISTINGS_MAX {
-                return Err(Errno(libc::ENFILE).into());
+    fn open(&self, request: Request<'_>) -> Handled {
+        // The kernel then opens files without us.
+        let backings = self.backings.get().ok_or(Errno::NOT_IMPLEMENTED)?;
+        let ino = Ino::from_raw(request.nodeid);
+        let failed = |error| Failure::from(errno("open", &error));
+        let (handle, opening) = match self.vfs.attributes(ino).map_err(failed)?.size {
+            0..=PASSTHROUGH_ABOVE_LEN => (handle::UNCOUNTED, Opening::Cached),
+            _ => {
+                let opening = backings.open(ino, || self.vfs.local(ino));
+                (handle::COUNTED, opening.map_err(failed)?)
             }
-            let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-            listings.insert(handle, RootHandle::default());
-            // The root gains names: the kernel must not keep its listing.
-            reply.u64(handle);
-            reply.u32(0);
-        } else {
-            reply.u64(0);
-            reply.u32(fopen::KEEP_CACHE | fopen::CACHE_DIR);
+        };
+        let mut reply = Reply::with_capacity(16);
+        match opening {
+            Opening::Passthrough(id) => {
+                reply.open_out(handle, fopen::PASSTHROUGH | fopen::NOFLUSH, id);
+            }
+            Opening::Cached => reply.open_out(handle, fopen::KEEP_CACHE | fopen::NOFLUSH, 0),
         }
-        reply.u32(0);
         Ok(Outcome::Reply(reply.finish(request.unique)))
     }
 
-    fn releasedir(&self, mut request: Request<'_>) -> Handled {
-        self.root_listings.lock().remove(&request.u64()?);
+    fn release(&self, mut request: Request<'_>) -> Handled {
+        if request.u64()? == handle::COUNTED
+            && let Some(backings) = self.backings.get()
+        {
+            backings.release(Ino::from_raw(request.nodeid));
+        }
         Ok(Outcome::Reply(Reply::empty().finish(request.unique)))
     }
 
     fn readdir(self: &Arc<Self>, mut request: Request<'_>, plus: bool) -> Handled {
         let ino = Ino::from_raw(request.nodeid);
-        let (handle, offset, len) = read_in(&mut request)?;
+        let (_, offset, len) = read_in(&mut request)?;
         let fuse = self.clone();
         let page = move |offset| Page { fuse, ino, plus, next: offset, len, reply: Reply::empty() };
         if ino == Ino::ROOT {
-            let listing = self.root_listings.lock().get(&handle).cloned().ok_or(Errno::INVALID)?;
             let fill = async move {
-                // The lock is this one handle's own, and the kernel reads a handle from one place at a time.
-                let mut listing = listing.lock().await;
                 let mut page = page(offset);
-                // An offset of 0 again is rewinddir(3): the names of now.
-                let listing = match listing.take().filter(|_| offset != 0) {
-                    Some(begun) => listing.insert(begun),
-                    None => listing.insert(page.fuse.vfs.list_root()),
-                };
+                let mut listing = page.fuse.vfs.root_listing().await;
+                // Also after rewinddir(3): the names of now.
+                if offset == 0 {
+                    listing.begin();
+                }
                 page.dots()?;
                 while let Some((store_path, node)) = listing.get(page.index()).await? {
                     if !page.add(store_path.to_string().as_bytes(), node.as_ref())? {
                         break;
                     }
+                }
+                if page.reply.is_empty() {
+                    // The end makes the kernel take what it has kept of the listing for all of it. The root gains names:
+                    // before it hears of the end, what it has kept goes, and the next listing asks again.
+                    page.fuse.kernel.forget_listing(Ino::ROOT);
                 }
                 Ok(page.reply)
             };
@@ -455,41 +507,57 @@ impl Page {
     }
 }
 
-/// `struct fuse_init_in` and `struct fuse_init_out`.
-fn initialise(mut request: Request<'_>) -> Result<Outcome, TooShort> {
-    let (major, minor) = (request.u32()?, request.u32()?);
-    let max_readahead = request.u32()?;
-    let flags = u64::from(request.u32()?);
-    let mut reply = Reply::empty();
-    reply.u32(wire::MAJOR);
-    if major > wire::MAJOR {
-        // It will ask again with our version.
-        reply.u32(wire::MINOR);
-        reply.zeros(56);
-        return Ok(Outcome::Reply(reply.finish(request.unique)));
+impl Fuse {
+    /// `struct fuse_init_in` and `struct fuse_init_out`.
+    fn initialise(&self, mut request: Request<'_>) -> Result<Outcome, TooShort> {
+        let (major, minor) = (request.u32()?, request.u32()?);
+        let max_readahead = request.u32()?;
+        let mut flags = u64::from(request.u32()?);
+        if flags & init::INIT_EXT != 0 {
+            flags |= u64::from(request.u32()?) << 32;
+        }
+        let mut reply = Reply::empty();
+        reply.u32(wire::MAJOR);
+        if major > wire::MAJOR {
+            // It will ask again with our version.
+            reply.u32(wire::MINOR);
+            reply.zeros(56);
+            return Ok(Outcome::Reply(reply.finish(request.unique)));
+        }
+        if major < wire::MAJOR || minor < wire::MINOR_MIN {
+            warn!(
+                major,
+                minor, "the kernel's FUSE protocol is too old; 7.31 (Linux 5.4) is needed"
+            );
+            return Ok(Outcome::End(Some(error_message(request.unique, Errno(libc::EPROTO)))));
+        }
+        let wanted = init::ASYNC_READ
+            | init::DO_READDIRPLUS
+            | init::READDIRPLUS_AUTO
+            | init::ASYNC_DIO
+            | init::NO_OPEN_SUPPORT
+            | init::NO_OPENDIR_SUPPORT
+            | init::PARALLEL_DIROPS
+            | init::MAX_PAGES
+            | init::CACHE_SYMLINKS
+            | init::EXPLICIT_INVAL_DATA
+            | init::INIT_EXT
+            | init::PASSTHROUGH;
+        let agreed = wanted & flags;
+        let _ = self.can_pass_through.set(agreed & init::PASSTHROUGH != 0);
+        debug!(major, minor, max_readahead, "the kernel says hello");
+        reply.u32(minor.min(wire::MINOR));
+        reply.u32(max_readahead);
+        reply.u32(agreed as u32);
+        reply.u16(BACKGROUND_REQUESTS_MAX);
+        reply.u16(BACKGROUND_REQUESTS_MAX / 4 * 3);
+        reply.u32(4096); // the longest WRITE; there will be none
+        reply.u32(1_000_000_000); // times are whole seconds, in nanoseconds
+        reply.u16((IO_LEN_MAX / 4096) as u16);
+        reply.zeros(2); // map alignment
+        reply.u32((agreed >> 32) as u32);
+        reply.u32(STACK_DEPTH_MAX);
+        reply.zeros(24); // time-out of requests, unused
+        Ok(Outcome::Reply(reply.finish(request.unique)))
     }
-    if major < wire::MAJOR || minor < wire::MINOR_MIN {
-        warn!(major, minor, "the kernel's FUSE protocol is too old; 7.31 (Linux 5.4) is needed");
-        return Ok(Outcome::End(Some(error_message(request.unique, Errno(libc::EPROTO)))));
-    }
-    let wanted = init::ASYNC_READ
-        | init::DO_READDIRPLUS
-        | init::READDIRPLUS_AUTO
-        | init::ASYNC_DIO
-        | init::NO_OPEN_SUPPORT
-        | init::PARALLEL_DIROPS
-        | init::MAX_PAGES
-        | init::CACHE_SYMLINKS
-        | init::EXPLICIT_INVAL_DATA;
-    debug!(major, minor, max_readahead, "the kernel says hello");
-    reply.u32(minor.min(wire::MINOR));
-    reply.u32(max_readahead);
-    reply.u32((wanted & flags) as u32);
-    reply.u16(BACKGROUND_REQUESTS_MAX);
-    reply.u16(BACKGROUND_REQUESTS_MAX / 4 * 3);
-    reply.u32(4096); // the longest WRITE; there will be none
-    reply.u32(1_000_000_000); // times are whole seconds, in nanoseconds
-    reply.u16((IO_LEN_MAX / 4096) as u16);
-    reply.zeros(2 + 4 + 4 + 24); // map alignment, more flags, stacking depth, unused
-    Ok(Outcome::Reply(reply.finish(request.unique)))
 }

@@ -2,11 +2,12 @@
 //!
 //! [`fuse`] answers FUSE messages from a [`crate::vfs::Vfs`] and knows no device; [`session`] moves messages between
 //! the kernel's device and `fuse`; [`mountpoint`] attaches and detaches; [`errno`] is the one place where errors
-//! become numbers. [`wire`] reads and writes the messages.
+//! become numbers. [`wire`] reads and writes the messages; [`backing`] lets the kernel read files by itself.
 //!
 //! The codec and the device loop are our own. The `fuser` crate cannot pass on FUSE_INTERRUPT, so a reader that
 //! waits for a slow store could not be killed; and virtiofs needs the same codec without the device.
 
+pub mod backing;
 pub mod busy;
 mod device;
 pub mod errno;
@@ -15,4 +16,4 @@ pub mod mountpoint;
 pub mod session;
 pub mod wire;
 
-pub use session::{Session, SessionOptions};
+pub use session::{IoMode, Session, SessionOptions};

@@ -9,9 +9,10 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     io,
-    os::fd::OwnedFd,
-    sync::Arc,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Weak},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -20,12 +21,13 @@ use tokio::{runtime::Handle, task::AbortHandle};
 use tracing::{debug, error, warn};
 
 use super::{
-    device,
+    backing,
+    device::{self, Device},
     errno::Errno,
     fuse::{Fuse, IO_LEN_MAX, Message, Outcome, error_message},
     wire,
 };
-use crate::vfs::LocalBlob;
+use crate::vfs::{LocalBlob, Vfs};
 
 /// The longest request that is read, in bytes: room for some 4,000 FORGETs at once.
 const REQUEST_LEN_MAX: usize = 64 << 10;
@@ -34,12 +36,29 @@ const REQUEST_LEN_MAX: usize = 64 << 10;
 /// was answered is among them, and does no harm.
 const EARLY_INTERRUPTS_MAX: usize = 1024;
 
+/// Who opens and reads files that are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoMode {
+    /// What suits best.
+    #[default]
+    Auto,
+    /// The kernel opens files without a word and keeps their pages; it asks us for those it does not have.
+    NoOpen,
+    /// The kernel asks us to open files, and then reads large ones by itself from the store's own files.
+    Passthrough,
+}
+
 /// How a session works.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionOptions {
     /// How many threads read requests.
     pub threads: usize,
+    /// Who opens and reads files.
+    pub io_mode: IoMode,
 }
+
+/// How often idle backing ids are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// A running session. Dropping it does not end it; unmounting does.
 #[derive(Debug)]
@@ -51,15 +70,16 @@ impl Session {
     /// Greets the kernel over `device`, which must belong to a fresh mount, and starts the threads.
     pub fn start(
         device: OwnedFd,
-        fuse: Arc<Fuse>,
+        vfs: Arc<Vfs>,
         runtime: &Handle,
         options: SessionOptions,
     ) -> io::Result<Session> {
         let first = Arc::new(device);
+        let fuse = Arc::new(Fuse::new(vfs, Arc::new(Device(first.clone()))));
         let mut devices = vec![first.clone()];
         for _ in 1..options.threads.max(1) {
             // Sharing one descriptor works too.
-            devices.push(device::clone_for_thread(&first).map_or(first.clone(), Arc::new));
+            devices.push(device::clone_for_thread(first.as_fd()).map_or(first.clone(), Arc::new));
         }
         let waiting = Arc::new(Waiting::default());
         let mut workers: Vec<_> = devices
@@ -69,6 +89,10 @@ impl Session {
         // The greeting comes first and alone.
         if let Some(worker) = workers.first_mut() {
             worker.next()?;
+        }
+        if choose_passthrough(&fuse, options.io_mode)? {
+            fuse.open_files();
+            runtime.spawn(tidy(Arc::downgrade(&fuse)));
         }
         let mut threads = Vec::new();
         for (number, worker) in workers.into_iter().enumerate() {
@@ -83,6 +107,37 @@ impl Session {
         for thread in self.threads {
             // A panic has been reported by the thread itself.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Whether files are opened, so that they can be passed through.
+fn choose_passthrough(fuse: &Fuse, io_mode: IoMode) -> io::Result<bool> {
+    let unable =
+        || io::Error::other("the kernel cannot do that (Linux 6.9 can, if it is built in)");
+    let possible = match fuse.can_pass_through() {
+        true => backing::probe(fuse.kernel()),
+        false => Err(unable()),
+    };
+    match (io_mode, possible) {
+        (IoMode::Passthrough, Err(error)) => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "no passthrough here: {error}; it takes root (CAP_SYS_ADMIN) outside of user namespaces"
+            ),
+        )),
+        (IoMode::Passthrough, Ok(())) => Ok(true),
+        (IoMode::NoOpen | IoMode::Auto, _) => Ok(false),
+    }
+}
+
+/// Gives up what is idle, for as long as the session lives.
+async fn tidy(fuse: Weak<Fuse>) {
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        match fuse.upgrade().as_deref().map(Fuse::backings) {
+            Some(Some(backings)) => backings.tidy(),
+            _ => return,
         }
     }
 }

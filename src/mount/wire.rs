@@ -35,6 +35,7 @@ pub mod op {
     pub const READ: u32 = 15;
     pub const WRITE: u32 = 16;
     pub const STATFS: u32 = 17;
+    pub const RELEASE: u32 = 18;
     pub const SETXATTR: u32 = 21;
     pub const GETXATTR: u32 = 22;
     pub const LISTXATTR: u32 = 23;
@@ -42,7 +43,6 @@ pub mod op {
     pub const INIT: u32 = 26;
     pub const OPENDIR: u32 = 27;
     pub const READDIR: u32 = 28;
-    pub const RELEASEDIR: u32 = 29;
     pub const CREATE: u32 = 35;
     pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
@@ -65,14 +65,19 @@ pub mod init {
     pub const PARALLEL_DIROPS: u64 = 1 << 18;
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
+    pub const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
     pub const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
+    /// There are more than 32 flags.
+    pub const INIT_EXT: u64 = 1 << 30;
+    pub const PASSTHROUGH: u64 = 1 << 37;
 }
 
-/// How an opened directory may be cached.
+/// How an opened file is to be treated.
 #[allow(missing_docs)]
 pub mod fopen {
     pub const KEEP_CACHE: u32 = 1 << 1;
-    pub const CACHE_DIR: u32 = 1 << 3;
+    pub const NOFLUSH: u32 = 1 << 5;
+    pub const PASSTHROUGH: u32 = 1 << 7;
 }
 
 /// A request that is no legal message.
@@ -266,6 +271,13 @@ impl Reply {
         self.zeros(dirent_len(name) - DIRENT_LEN - name.len());
     }
 
+    /// `struct fuse_open_out`.
+    pub fn open_out(&mut self, handle: u64, flags: u32, backing_id: u32) {
+        self.u64(handle);
+        self.u32(flags);
+        self.u32(backing_id);
+    }
+
     /// `struct fuse_statfs_out`.
     pub fn statfs_out(&mut self, statfs: &Statfs) {
         self.u64(statfs.blocks);
@@ -286,6 +298,18 @@ pub fn header(len: usize, errno: i32, unique: u64) -> [u8; OUT_HEADER_LEN] {
     header[4..8].copy_from_slice(&(-errno).to_ne_bytes());
     header[8..].copy_from_slice(&unique.to_ne_bytes());
     header
+}
+
+/// `FUSE_NOTIFY_INVAL_INODE`: the kernel shall forget all it has read of an inode.
+pub fn inval_inode(ino: u64) -> Vec<u8> {
+    const CODE: i32 = 2;
+    let mut fields = Reply::empty();
+    fields.u64(ino);
+    fields.zeros(2 * 8); // from the beginning to the end
+    let mut message = fields.finish(0);
+    // In place of an error.
+    message[4..8].copy_from_slice(&CODE.to_ne_bytes());
+    message
 }
 
 /// The length of `struct fuse_entry_out`, in bytes.

@@ -24,6 +24,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::sync::OwnedMutexGuard;
 
 pub use answer::Answer;
 pub use error::{Error, Result};
@@ -34,7 +35,10 @@ pub use table::InodeTable;
 // What an adapter needs of the rooms below, so that it depends on this one alone.
 pub use crate::{
     castore::NodeRef,
-    service::{Error as ServiceError, blob::LocalBlob},
+    service::{
+        Error as ServiceError,
+        blob::{LocalBlob, LocalPlace},
+    },
 };
 
 use crate::{
@@ -158,9 +162,9 @@ impl Vfs {
         })?
     }
 
-    /// Starts a listing of the root.
-    pub fn list_root(&self) -> RootListing {
-        self.roots.list()
+    /// The listing of the root.
+    pub async fn root_listing(&self) -> OwnedMutexGuard<RootListing> {
+        self.roots.listing().await
     }
 
     /// The entries of a directory other than the root. They are always the same.

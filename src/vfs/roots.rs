@@ -1,10 +1,12 @@
 //! The names in the root of the mount: which there are, and how they are listed.
 
-use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use futures::StreamExt as _;
+use indexmap::IndexMap;
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Result;
 use crate::{
@@ -20,16 +22,25 @@ pub const ROOT_NAMES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub struct Roots {
     path_infos: Arc<dyn PathInfoService>,
-    list_store: bool,
     /// What has been looked up. Absent names are not remembered: they may appear at any time.
-    known: Mutex<LruCache<StorePath, Node>>,
+    known: Arc<Mutex<LruCache<StorePath, Node>>>,
+    listing: Arc<tokio::sync::Mutex<RootListing>>,
 }
 
 impl Roots {
     /// Over `path_infos`. With `list_store`, the root lists everything there; else what has been looked up here.
     pub fn new(path_infos: Arc<dyn PathInfoService>, list_store: bool) -> Self {
         let bound = NonZeroUsize::new(ROOT_NAMES_MAX).expect("the bound is not 0");
-        Roots { path_infos, list_store, known: Mutex::new(LruCache::new(bound)) }
+        let known = Arc::new(Mutex::new(LruCache::new(bound)));
+        let listing = RootListing {
+            entries: IndexMap::new(),
+            path_infos: path_infos.clone(),
+            list_store,
+            known: known.clone(),
+            walk: None,
+            complete: false,
+        };
+        Roots { path_infos, known, listing: Arc::new(tokio::sync::Mutex::new(listing)) }
     }
 
     /// What the name stands for. A name that is no store path is absent without asking anyone, and one whose digest
@@ -49,48 +60,68 @@ impl Roots {
         Ok(Some(path_info.node))
     }
 
-    /// Starts a listing.
-    pub fn list(&self) -> RootListing {
-        let stream = match self.list_store {
-            true => self.path_infos.list(),
-            false => futures::stream::empty().boxed(),
-        };
-        let known = self.known.lock().iter().map(|(p, n)| (p.clone(), n.clone())).collect();
-        RootListing { stream: Some(stream), known, names: HashSet::new(), entries: Vec::new() }
+    /// The listing, for one page of it. Whoever has it keeps the others waiting.
+    pub async fn listing(&self) -> OwnedMutexGuard<RootListing> {
+        self.listing.clone().lock_owned().await
     }
 }
 
-/// One listing of the root, for one open directory. What was given at an offset stays there, whatever appears in the
-/// store meanwhile, so that no entry is lost or repeated.
+/// The names that listings of the root have given so far, each at a place that it keeps: what was given at an offset
+/// stays there, whatever appears in the store meanwhile, so that no listing loses or repeats an entry. All listings
+/// share it, since the kernel reads directories without opening them and does not tell listings apart.
+///
+/// It grows with the number of names that were listed, some 200 bytes each, and not with how often.
 pub struct RootListing {
-    stream: Option<PathInfoStream>,
-    /// What had been looked up when the listing began.
-    known: Vec<(StorePath, Node)>,
-    names: HashSet<StorePath>,
-    entries: Vec<(StorePath, Node)>,
+    entries: IndexMap<StorePath, Node>,
+    path_infos: Arc<dyn PathInfoService>,
+    list_store: bool,
+    known: Arc<Mutex<LruCache<StorePath, Node>>>,
+    /// The walk through the store that looks for more.
+    walk: Option<PathInfoStream>,
+    /// Whether such a walk came to its end since the listing was begun.
+    complete: bool,
 }
 
 impl RootListing {
+    /// Begins a listing: what has appeared since the last one began will be found.
+    pub fn begin(&mut self) {
+        self.walk = None;
+        self.complete = false;
+    }
+
     /// The entry at `index`, read from the store as far as needed. `None` past the end.
-    pub async fn get(&mut self, index: usize) -> Result<Option<&(StorePath, Node)>> {
-        while self.entries.len() <= index {
-            let Some(stream) = &mut self.stream else { break };
-            match stream.next().await.transpose()? {
-                Some(path_info) => self.add(path_info.store_path, path_info.node),
+    pub async fn get(&mut self, index: usize) -> Result<Option<(&StorePath, &Node)>> {
+        while self.entries.len() <= index && !self.complete {
+            let walk = self.walk.get_or_insert_with(|| match self.list_store {
+                true => self.path_infos.list(),
+                false => futures::stream::empty().boxed(),
+            });
+            match walk.next().await {
+                Some(Ok(path_info)) => {
+                    self.entries.entry(path_info.store_path).or_insert(path_info.node);
+                }
+                // Whoever asks again has the walk begun again; what was found keeps its place.
+                Some(Err(error)) => {
+                    self.walk = None;
+                    return Err(error.into());
+                }
                 None => {
-                    self.stream = None;
-                    for (store_path, node) in std::mem::take(&mut self.known) {
-                        self.add(store_path, node);
+                    self.walk = None;
+                    self.complete = true;
+                    for (store_path, node) in self.known.lock().iter() {
+                        if !self.entries.contains_key(store_path) {
+                            self.entries.insert(store_path.clone(), node.clone());
+                        }
                     }
                 }
             }
         }
-        Ok(self.entries.get(index))
+        Ok(self.entries.get_index(index))
     }
+}
 
-    fn add(&mut self, store_path: StorePath, node: Node) {
-        if self.names.insert(store_path.clone()) {
-            self.entries.push((store_path, node));
-        }
+impl fmt::Debug for RootListing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootListing").field("entries", &self.entries.len()).finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lazystore::{
     castore::{ChunkList, Digest, Directory, Name, Node, SizeRule},
-    mount::{Session, SessionOptions, fuse::Fuse, mountpoint},
+    mount::{IoMode, Session, SessionOptions, mountpoint},
     nix::{Details, PathInfo, StorePath, StorePathDigest},
     render::RenderNar,
     service::{
@@ -156,8 +156,8 @@ impl Slow {
         let dir = temporary.path().to_owned();
         let (mountpoint, device, _) = mountpoint::mount(&dir, false).expect("it mounts");
         // Two threads: if the waiting ones took them, nothing else would be answered.
-        let options = SessionOptions { threads: 2 };
-        let session = Session::start(device, Arc::new(Fuse::new(vfs)), runtime.handle(), options);
+        let options = SessionOptions { threads: 2, io_mode: IoMode::Auto };
+        let session = Session::start(device, vfs, runtime.handle(), options);
         Slow {
             blobs,
             dir: dir.join(NAME),

@@ -7,6 +7,7 @@
 //! The codec and the device loop are our own. The `fuser` crate cannot pass on FUSE_INTERRUPT, so a reader that
 //! waits for a slow store could not be killed; and virtiofs needs the same codec without the device.
 
+mod affinity;
 pub mod backing;
 pub mod busy;
 mod device;

@@ -21,6 +21,7 @@ use tokio::{runtime::Handle, task::AbortHandle};
 use tracing::{debug, error, warn};
 
 use super::{
+    affinity::{Affinity, Followed},
     backing,
     device::{self, Device},
     errno::Errno,
@@ -31,6 +32,9 @@ use crate::vfs::{LocalBlob, Vfs};
 
 /// The longest request that is read, in bytes: room for some 4,000 FORGETs at once.
 const REQUEST_LEN_MAX: usize = 64 << 10;
+
+/// Longer reads take a while: meanwhile the reader has something to do, too.
+const SHORT_READ_LEN_MAX: usize = 64 << 10;
 
 /// How many interrupts that came before their request began to wait are remembered. One that comes after its request
 /// was answered is among them, and does no harm.
@@ -81,10 +85,18 @@ impl Session {
             // Sharing one descriptor works too.
             devices.push(device::clone_for_thread(first.as_fd()).map_or(first.clone(), Arc::new));
         }
-        let waiting = Arc::new(Waiting::default());
+        let (waiting, followed) = (Arc::new(Waiting::default()), Followed::new());
         let mut workers: Vec<_> = devices
             .into_iter()
-            .map(|device| Worker::new(device, fuse.clone(), waiting.clone(), runtime.clone()))
+            .map(|device| Worker {
+                device,
+                fuse: fuse.clone(),
+                waiting: waiting.clone(),
+                runtime: runtime.clone(),
+                request: vec![0; REQUEST_LEN_MAX],
+                data: vec![0; wire::OUT_HEADER_LEN + IO_LEN_MAX],
+                affinity: Affinity::new(followed.clone()),
+            })
             .collect();
         // The greeting comes first and alone.
         if let Some(worker) = workers.first_mut() {
@@ -204,16 +216,12 @@ struct Worker {
     request: Vec<u8>,
     /// Where data is read into from local files, behind room for the header.
     data: Vec<u8>,
+    affinity: Affinity,
 }
 
 impl Worker {
-    fn new(device: Arc<OwnedFd>, fuse: Arc<Fuse>, waiting: Arc<Waiting>, runtime: Handle) -> Self {
-        let request = vec![0; REQUEST_LEN_MAX];
-        let data = vec![0; wire::OUT_HEADER_LEN + IO_LEN_MAX];
-        Worker { device, fuse, waiting, runtime, request, data }
-    }
-
     fn run(mut self) {
+        self.affinity.begin();
         let runtime = self.runtime.clone();
         let _context = runtime.enter();
         loop {
@@ -237,10 +245,19 @@ impl Worker {
             Err(Os::NODEV) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        match self.fuse.handle(&self.request[..len]) {
-            Outcome::Reply(message) => send(&self.device, &message),
+        let request = &self.request[..len];
+        let thread = wire::thread(request);
+        match self.fuse.handle(request) {
+            Outcome::Reply(message) => {
+                send(&self.device, &message);
+                self.affinity.asked_by(thread);
+            }
             Outcome::ReadLocal { unique, blob, offset, len } => {
                 self.read_local(unique, &blob, offset, len);
+                match len <= SHORT_READ_LEN_MAX {
+                    true => self.affinity.asked_by(thread),
+                    false => self.affinity.asked_for_much(),
+                }
             }
             Outcome::Later { unique, reply } => self.later(unique, reply),
             Outcome::Silence => {}

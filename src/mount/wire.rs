@@ -99,6 +99,8 @@ pub struct Request<'a> {
     pub unique: u64,
     /// The inode number it is about.
     pub nodeid: u64,
+    /// The thread that asks, as it is called in our PID namespace; 0 if it is not in it.
+    pub thread: u32,
     len: usize,
     fields: &'a [u8],
 }
@@ -106,13 +108,21 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// Takes a message apart. The length in its header must be that of the message.
     pub fn parse(message: &'a [u8]) -> Result<Self, TooShort> {
-        let mut request =
-            Request { opcode: 0, unique: 0, nodeid: 0, len: message.len(), fields: message };
+        let mut request = Request {
+            opcode: 0,
+            unique: 0,
+            nodeid: 0,
+            thread: 0,
+            len: message.len(),
+            fields: message,
+        };
         let len = request.u32()?;
         request.opcode = request.u32()?;
         request.unique = request.u64()?;
         request.nodeid = request.u64()?;
-        request.skip(IN_HEADER_LEN - 24)?;
+        request.skip(2 * 4)?; // user, group
+        request.thread = request.u32()?;
+        request.skip(4)?; // extensions, padding
         if len as usize != message.len() {
             return Err(request.too_short());
         }
@@ -154,6 +164,12 @@ impl<'a> Request<'a> {
         self.skip(1)?;
         Ok(name)
     }
+}
+
+/// The thread that sent a request, as it is called in our PID namespace. 0 if it is not in it, if nobody waits for the
+/// answer, or if there is no whole header.
+pub fn thread(message: &[u8]) -> u32 {
+    Request::parse(message).map_or(0, |request| request.thread)
 }
 
 /// The fields of a reply, written in order after room for the header.

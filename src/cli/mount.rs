@@ -16,7 +16,7 @@ use tokio::{
     sync::oneshot,
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{GlobalOptions, import::import_all, watchdog};
 use crate::{
@@ -141,6 +141,9 @@ impl Mount {
             SessionOptions { threads: self.threads(), io_mode: self.io_mode.into() },
         )
         .context("cannot talk to the kernel")?;
+        if let Err(error) = mountpoint.read_further_ahead() {
+            debug!(%error, "the kernel reads ahead as far as it does by default");
+        }
         info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");
 
         let (ended_tx, mut ended) = oneshot::channel();

@@ -71,12 +71,17 @@ impl Affinity {
             return;
         }
         let followed = &self.followed;
-        if followed.reader.swap(reader, Relaxed) != reader {
-            followed.requests.store(0, Relaxed);
-            followed.processor.store(NONE, Relaxed);
-        } else if (followed.requests.fetch_add(1, Relaxed) + 1).is_multiple_of(LOOK_EVERY) {
+        let is_new = followed.reader.swap(reader, Relaxed) != reader;
+        let requests = match is_new {
+            true => followed.requests.swap(0, Relaxed),
+            false => followed.requests.fetch_add(1, Relaxed) + 1,
+        };
+        // One that comes after another who asked for a while will do so, too: programs often follow each other.
+        if (is_new && requests >= LOOK_EVERY) || (!is_new && requests.is_multiple_of(LOOK_EVERY)) {
             let processor = self.processor_of(reader).unwrap_or(NONE);
             self.followed.processor.store(processor, Relaxed);
+        } else if is_new {
+            followed.processor.store(NONE, Relaxed);
         }
         self.follow();
     }
@@ -134,8 +139,13 @@ mod tests {
         let runs_on = || sched_getaffinity(None).expect("it tells");
         (0..=LOOK_EVERY).for_each(|_| affinity.asked_by(me));
         assert_eq!(runs_on().count(), 1);
+        (0..=LOOK_EVERY).for_each(|_| affinity.asked_by(u32::MAX >> 1));
+        assert_eq!(runs_on(), everywhere, "nobody knows where that one runs");
+        affinity.asked_by(me);
+        assert_eq!(runs_on().count(), 1, "the one before had asked for a while");
         affinity.asked_by(1);
-        assert_eq!(runs_on(), everywhere);
+        affinity.asked_by(me);
+        assert_eq!(runs_on(), everywhere, "they take turns");
         for _ in 0..100 {
             affinity.asked_by(me);
             affinity.asked_by(1);
@@ -147,9 +157,6 @@ mod tests {
         }
         assert_eq!(runs_on().count(), 1);
         affinity.asked_for_much();
-        assert_eq!(runs_on(), everywhere);
-        // A reader that is gone is not followed.
-        (0..100).for_each(|_| affinity.asked_by(u32::MAX >> 1));
         assert_eq!(runs_on(), everywhere);
     }
 }

@@ -278,7 +278,7 @@ impl Worker {
 
     fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) {
         let end = wire::OUT_HEADER_LEN + len;
-        match blob.read_exact_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
+        match blob.read_exact_once_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
             Ok(()) => {
                 let header = wire::header(end, 0, unique);
                 self.data[..wire::OUT_HEADER_LEN].copy_from_slice(&header);

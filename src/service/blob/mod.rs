@@ -3,11 +3,23 @@
 pub mod backend;
 pub mod layer;
 
-use std::{fmt, fs::File, io, ops::Range, os::unix::fs::FileExt as _, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Error, Result};
 use crate::castore::{ChunkList, Digest};
@@ -36,6 +48,12 @@ pub struct LocalBlob {
     pub size: u64,
 }
 
+/// `RWF_DONTCACHE`: what a read brings into the page cache leaves it again.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// Set once a file system turns out not to know [`DONTCACHE`] (Linux 6.14).
+static CANNOT_READ_ONCE: AtomicBool = AtomicBool::new(false);
+
 /// Where in its file a [`LocalBlob`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalPlace {
@@ -52,6 +70,31 @@ impl LocalBlob {
             LocalPlace::Whole => self.file.read_exact_at(buffer, offset),
             LocalPlace::At(start) => self.file.read_exact_at(buffer, start + offset),
         }
+    }
+
+    /// As [`LocalBlob::read_exact_at`], for bytes that whoever gets them will keep: the kernel need not keep those of a
+    /// file of its own a second time. What lies in a pack has neighbours that may be wanted next.
+    pub fn read_exact_once_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = match self.place {
+            LocalPlace::Whole if !CANNOT_READ_ONCE.load(Relaxed) => offset,
+            _ => return self.read_exact_at(buffer, offset),
+        };
+        let mut len = 0;
+        while len < buffer.len() {
+            let mut rest = [io::IoSliceMut::new(&mut buffer[len..])];
+            let at = start + len as u64;
+            match rustix::io::preadv2(&self.file, &mut rest, at, DONTCACHE) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => len += more,
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                    CANNOT_READ_ONCE.store(true, Relaxed);
+                    return self.read_exact_at(buffer, offset);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -140,7 +140,12 @@ impl Mount {
             runtime.handle(),
             SessionOptions { threads: self.threads(), io_mode: self.io_mode.into() },
         )
-        .context("cannot talk to the kernel")?;
+        .inspect_err(|_| {
+            if let Err(error) = mountpoint.detach() {
+                warn!(%error, "a dead mount is left behind");
+            }
+        })
+        .context("cannot mount")?;
         if let Err(error) = mountpoint.read_further_ahead() {
             debug!(%error, "the kernel reads ahead as far as it does by default");
         }

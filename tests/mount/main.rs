@@ -5,6 +5,7 @@ mod support;
 
 mod attributes;
 mod contents;
+mod io_modes;
 mod lifecycle;
 mod root;
 mod waiting;

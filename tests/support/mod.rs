@@ -164,10 +164,15 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Runs `lazystore mount` with more arguments, and waits until it is there.
+    /// Runs `lazystore mount`, and waits until it is there.
     pub fn new(command: &mut Command, path: &Path) -> Self {
+        Self::with(command, path, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn with(command: &mut Command, path: &Path, args: &[&str]) -> Self {
         fs::create_dir_all(path).expect("a mountpoint can be made");
-        let mut running = Running::start(command.arg("mount").arg(path));
+        let mut running = Running::start(command.arg("mount").args(args).arg(path));
         running.wait_for_line("mounted; Ctrl-C unmounts");
         Mounted { running, path: path.to_owned() }
     }

@@ -249,24 +249,28 @@ impl Fuse {
 
     fn lookup(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
         let parent = Ino::from_raw(request.nodeid);
-        let name = Bytes::copy_from_slice(request.name()?);
-        let vfs = self.vfs.clone();
-        let found = async move {
-            match vfs.lookup(parent, &name).await {
-                Ok(attributes) => Ok(Some(attributes)),
-                // Below the root an absent name stays absent, and the kernel may remember that.
-                Err(Error::NotFound) if parent != Ino::ROOT => Ok(None),
-                Err(error) => Err(error),
-            }
+        let name = request.name()?;
+        // Below the root an absent name stays absent, and the kernel may remember that.
+        let found = move |looked_up| match looked_up {
+            Ok(attributes) => Ok(Some(attributes)),
+            Err(Error::NotFound) if parent != Ino::ROOT => Ok(None),
+            Err(error) => Err(error),
         };
-        Self::answer(&request, "lookup", found, |found: Option<Attributes>| {
+        let write = |found: Option<Attributes>| {
             let mut reply = Reply::with_capacity(wire::ENTRY_OUT_LEN);
             match found {
                 Some(attributes) => reply.entry_out(&attributes),
                 None => reply.negative_entry_out(),
             }
             reply
-        })
+        };
+        if let Some(looked_up) = self.vfs.lookup_at_hand(parent, name).transpose() {
+            let found = found(looked_up).map_err(|error| errno("lookup", &error))?;
+            return Ok(Outcome::Reply(write(found).finish(request.unique)));
+        }
+        let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name));
+        let looked_up = async move { found(vfs.lookup(parent, &name).await) };
+        Self::answer(&request, "lookup", looked_up, write)
     }
 
     fn getattr(&self, request: Request<'_>) -> Handled {

@@ -250,6 +250,7 @@ impl Worker {
         match self.fuse.handle(request) {
             Outcome::Reply(message) => {
                 send(&self.device, &message);
+                wire::recycle(message);
                 self.affinity.asked_by(thread);
             }
             Outcome::ReadLocal { unique, blob, offset, len } => {

@@ -3,6 +3,8 @@
 //! Every message is a header and fixed-size fields in the machine's byte order, then names or data. Reading is
 //! bounds-checked throughout: over virtiofs the other side is a guest.
 
+use std::cell::Cell;
+
 use crate::vfs::{Attributes, FileKind, Statfs};
 
 /// The length of the header of a request, in bytes.
@@ -172,6 +174,21 @@ pub fn thread(message: &[u8]) -> u32 {
     Request::parse(message).map_or(0, |request| request.thread)
 }
 
+thread_local! {
+    /// Room for a thread's next reply.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Room that is kept for the next reply, in bytes; a longer one is given back.
+const SPARE_LEN_MAX: usize = 64 << 10;
+
+/// Keeps the room of a message that was sent, so that the thread's next one needs none.
+pub fn recycle(message: Vec<u8>) {
+    if message.capacity() <= SPARE_LEN_MAX {
+        SPARE.set(message);
+    }
+}
+
 /// The fields of a reply, written in order after room for the header.
 #[derive(Debug)]
 pub struct Reply(Vec<u8>);
@@ -179,7 +196,9 @@ pub struct Reply(Vec<u8>);
 impl Reply {
     /// Without fields, with room for `len` bytes of them.
     pub fn with_capacity(len: usize) -> Self {
-        let mut bytes = Vec::with_capacity(OUT_HEADER_LEN + len);
+        let mut bytes = SPARE.take();
+        bytes.clear();
+        bytes.reserve(OUT_HEADER_LEN + len);
         bytes.resize(OUT_HEADER_LEN, 0);
         Reply(bytes)
     }

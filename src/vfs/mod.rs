@@ -99,6 +99,22 @@ impl Vfs {
         &self.inodes
     }
 
+    /// As [`Vfs::lookup`], if what it takes is at hand; `None` if somebody has to be asked. Allocates nothing but room
+    /// for the inode.
+    pub fn lookup_at_hand(&self, parent: Ino, name: &[u8]) -> Result<Option<Attributes>> {
+        if matches!(name, b"." | b"..") {
+            return Ok(None);
+        }
+        if parent == Ino::ROOT {
+            let known = self.roots.known(name);
+            return known.map(|node| self.remember(parent, name, node.as_ref())).transpose();
+        }
+        let digest = self.directory_digest(parent)?.0;
+        let Some(directory) = self.directories.get_local(&digest)? else { return Ok(None) };
+        let entry = directory.find(name).ok_or(Error::NotFound)?;
+        self.remember(parent, name, entry.node).map(Some)
+    }
+
     /// Finds `name` in `parent` and hands the inode to the kernel: a [`Vfs::forget`] is owed.
     /// [`Error::NotFound`] if there is none.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
@@ -244,11 +260,16 @@ impl Vfs {
         })?
     }
 
-    async fn directory(&self, ino: Ino) -> Result<Arc<Directory>> {
-        let (digest, parent) = self.inodes.with(ino, |inode| match inode {
+    /// The digest of a directory other than the root, and what it lies in.
+    fn directory_digest(&self, ino: Ino) -> Result<(Digest, Ino)> {
+        self.inodes.with(ino, |inode| match inode {
             Inode::Directory { digest, parent, .. } => Ok((*digest, *parent)),
             Inode::Root | Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
-        })??;
+        })?
+    }
+
+    async fn directory(&self, ino: Ino) -> Result<Arc<Directory>> {
+        let (digest, parent) = self.directory_digest(ino)?;
         if let Some(directory) = self.directories.get_local(&digest)? {
             return Ok(directory);
         }

@@ -43,6 +43,12 @@ impl Roots {
         Roots { path_infos, known, listing: Arc::new(tokio::sync::Mutex::new(listing)) }
     }
 
+    /// What the name stands for, if it has been looked up before.
+    pub fn known(&self, name: &[u8]) -> Option<Node> {
+        let store_path = StorePath::from_base_name(name).ok()?;
+        self.known.lock().get(&store_path).cloned()
+    }
+
     /// What the name stands for. A name that is no store path is absent without asking anyone, and one whose digest
     /// is known under another name is absent too.
     pub async fn get(&self, name: &[u8]) -> Result<Option<Node>> {

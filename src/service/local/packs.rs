@@ -50,7 +50,7 @@ const PACK_LEN_MAX: u64 = 256 << 20;
 const STAGED_BLOBS_MAX: usize = 100_000;
 
 /// How many packs are kept open for reading.
-const OPEN_PACKS_MAX: usize = 512;
+const OPEN_PACKS_MAX: usize = 128;
 
 /// After how many bytes the kernel is told to bring them to the disk.
 const WRITEBACK_BYTES: u64 = 8 << 20;

@@ -13,8 +13,12 @@ use crate::{
             BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Put,
         },
         local::{LocalStore, PACKED_LEN_MAX, Temporary, offload},
+        sharded_lru::ShardedLru,
     },
 };
+
+/// How many blobs are kept open, or their places in packs known.
+const OPENED_MAX: usize = 256;
 
 /// After how many bytes of a blob the kernel is told to bring them to the disk.
 const WRITEBACK_BYTES: u64 = 8 << 20;
@@ -23,12 +27,14 @@ const WRITEBACK_BYTES: u64 = 8 << 20;
 #[derive(Debug, Clone)]
 pub struct LocalBlobs {
     store: Arc<LocalStore>,
+    /// Blobs that were read last: those that are read in parts are found and opened once.
+    opened: Arc<ShardedLru<Digest, LocalBlob>>,
 }
 
 impl LocalBlobs {
     /// The blobs of `store`.
     pub fn new(store: Arc<LocalStore>) -> Self {
-        LocalBlobs { store }
+        LocalBlobs { store, opened: Arc::new(ShardedLru::new(OPENED_MAX)) }
     }
 
     /// A session that stages without end would remember without end.
@@ -75,15 +81,24 @@ impl BlobService for LocalBlobs {
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
-        if let Some(packed) = self.store.packs().open_blob(digest)? {
-            let place = LocalPlace::At(packed.start);
-            return Ok(Some(LocalBlob { file: packed.pack, place, size: packed.len }));
+        if let Some(blob) = self.opened.get(digest) {
+            return Ok(Some(blob));
         }
-        let Some(file) = self.store.blobs().open_blob(digest)? else { return Ok(None) };
-        let metadata = file.metadata();
-        let size =
-            metadata.map_err(|error| Error::unavailable(self.store.endpoint(), error))?.len();
-        Ok(Some(LocalBlob { file: Arc::new(file), place: LocalPlace::Whole, size }))
+        let blob = match self.store.packs().open_blob(digest)? {
+            Some(packed) => {
+                let place = LocalPlace::At(packed.start);
+                LocalBlob { file: packed.pack, place, size: packed.len }
+            }
+            None => {
+                let Some(file) = self.store.blobs().open_blob(digest)? else { return Ok(None) };
+                let metadata = file.metadata();
+                let failed = |error| Error::unavailable(self.store.endpoint(), error);
+                let size = metadata.map_err(failed)?.len();
+                LocalBlob { file: Arc::new(file), place: LocalPlace::Whole, size }
+            }
+        };
+        self.opened.insert(*digest, blob.clone(), 1);
+        Ok(Some(blob))
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {

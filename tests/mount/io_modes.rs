@@ -225,9 +225,9 @@ fn many_files_may_be_open_and_their_ids_come_back() {
             assert!(contents == noise(number, 66_000), "{number}");
         }
     }
-    // What the program itself has open does not grow with what was opened through it.
+    // What the program itself has open is bounded, whatever was opened through it.
     let descriptors = fs::read_dir(format!("/proc/{}/fd", mounted.running.child.id()));
-    assert!(descriptors.expect("it runs").count() < 100);
+    assert!(descriptors.expect("it runs").count() < 400);
     mounted.unmount();
 }
 

@@ -188,6 +188,29 @@ async fn the_next_start_enters_what_is_whole_in_a_pack_and_cuts_off_the_rest() {
     }
 }
 
+/// Which blob comes next is told by the pack: the database is asked for the first one only.
+#[tokio::test]
+async fn packed_blobs_are_read_in_their_order_without_asking_the_database() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let contents: Vec<_> = (0..20).map(|seed| noise(seed, 1_000 * seed as usize + 1)).collect();
+    {
+        let stores = local(open(&folder));
+        for contents in &contents {
+            put_file(&stores, contents).await;
+        }
+    }
+    let stores = local(open(&folder));
+    let read = async |contents: &[u8]| {
+        read_all(&*stores.blobs, &Digest::of(contents), 1 << 20).await.expect("it works")
+    };
+    assert_eq!(read(&contents[0]).await.as_deref(), Some(&contents[0][..]));
+    let database = rusqlite::Connection::open(folder.path().join("store/meta.sqlite"));
+    database.expect("it opens").execute("DELETE FROM packed_blobs", []).expect("it works");
+    for contents in &contents[1..] {
+        assert_eq!(read(contents).await.as_deref(), Some(&contents[..]));
+    }
+}
+
 #[tokio::test]
 async fn the_pack_of_a_living_process_is_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");

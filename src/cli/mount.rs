@@ -30,6 +30,9 @@ use crate::{
 /// How long a mount that is in use is still served after it was detached.
 const DETACHED_GRACE: Duration = Duration::from_secs(10);
 
+/// How long the threads may take to see that the mount is gone.
+const THREADS_GRACE: Duration = Duration::from_secs(2);
+
 /// Fewer threads than this would let one that waits for the local disk hold up the others.
 const THREADS_MIN: usize = 4;
 
@@ -199,6 +202,8 @@ async fn unmount(
     match mountpoint.unmount() {
         Ok(()) => {
             info!("unmounted");
+            // The threads hold the store, which is left tidy by whoever lets go of it last.
+            let _ = timeout(THREADS_GRACE, ended).await;
             return Ok(());
         }
         Err(mountpoint::Error::Busy(_)) => {}

@@ -188,6 +188,24 @@ async fn the_next_start_enters_what_is_whole_in_a_pack_and_cuts_off_the_rest() {
     }
 }
 
+/// A process that was there before the other one died must not write over what that one was told is stored.
+#[tokio::test]
+async fn what_a_dead_process_packed_is_kept_by_the_living() {
+    let folder = tempfile::tempdir().expect("a folder");
+    put_file(&local(open(&folder)), b"known").await;
+    let living = local(open(&folder));
+    append(&folder, &[(b"of the dead", b"of the dead"), (b"cut sh", b"cut short")]);
+    put_file(&living, b"of the living").await;
+    assert!(living.blobs.has(&Digest::of(b"of the dead")).await.expect("it works"));
+    living.blobs.sync().await.expect("it works");
+    drop(living);
+    let stores = local(open(&folder));
+    for contents in [&b"known"[..], b"of the dead", b"of the living"] {
+        let found = read_all(&*stores.blobs, &Digest::of(contents), 100).await.expect("it works");
+        assert_eq!(found.as_deref(), Some(contents));
+    }
+}
+
 /// Which blob comes next is told by the pack: the database is asked for the first one only.
 #[tokio::test]
 async fn packed_blobs_are_read_in_their_order_without_asking_the_database() {
@@ -208,6 +226,60 @@ async fn packed_blobs_are_read_in_their_order_without_asking_the_database() {
     database.expect("it opens").execute("DELETE FROM packed_blobs", []).expect("it works");
     for contents in &contents[1..] {
         assert_eq!(read(contents).await.as_deref(), Some(&contents[..]));
+    }
+}
+
+/// A disk of its own, small enough to fill.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(options: &std::ffi::CStr) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, options).expect("it mounts");
+        SmallDisk(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let detach = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(self.0.path(), detach).expect("it unmounts");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_loses_nothing_and_heals() {
+    if !crate::support::can_mount() {
+        return;
+    }
+    let disk = SmallDisk::new(c"size=4m");
+    let filler = disk.0.path().join("filler");
+    fs::write(&filler, [0; 1 << 20]).expect("there is room");
+    let stores = local(open(&disk.0));
+    let contents = |seed| Bytes::from(noise(seed, 60_000));
+    let mut stored = 0;
+    let error = loop {
+        match stores.blobs.put(contents(stored)).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(stored > 10 && error.to_string().contains("No space left"), "{stored}: {error}");
+    for seed in 0..stored {
+        let found = read_all(&*stores.blobs, &Digest::of(&contents(seed)), 1 << 20).await;
+        assert!(found.expect("it works") == Some(contents(seed)), "{seed}");
+    }
+    assert!(!stores.blobs.has(&Digest::of(&contents(stored))).await.expect("it works"));
+
+    fs::remove_file(filler).expect("ours");
+    stores.blobs.put(contents(stored)).await.expect("there is room again");
+    stores.blobs.sync().await.expect("it works");
+    drop(stores);
+    let stores = local(open(&disk.0));
+    for seed in 0..=stored {
+        let found = read_all(&*stores.blobs, &Digest::of(&contents(seed)), 1 << 20).await;
+        assert!(found.expect("it works") == Some(contents(seed)), "{seed}");
     }
 }
 

@@ -344,7 +344,8 @@ impl Packs {
         Ok(len.unwrap_or(0) as u64)
     }
 
-    /// Locks a pack for appending. `None` if it is another's, or full.
+    /// Locks a pack for appending, and finishes the work of a dead process that appended to it. `None` if it is
+    /// another's, or full.
     fn try_own(&self, number: u32) -> Result<Option<Pack>> {
         let file = self.open_pack(number, OFlags::RDWR).map_err(|errno| self.failed(errno))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -354,9 +355,28 @@ impl Packs {
         }
         // Asked only now: until it let go of the lock, another process may have moved it.
         let len = self.known_len(number)?;
-        let pack =
-            Pack { number, file: Arc::new(file), len, entries: Vec::new(), written_back: len };
-        Ok((len < PACK_LEN_MAX).then_some(pack))
+        let file_len = file.metadata().map_err(|error| self.failed(error))?.len();
+        let file = Arc::new(file);
+        let mut pack = Pack { number, file, len, entries: Vec::new(), written_back: len };
+        if file_len > len {
+            self.finish(&mut pack, file_len)?;
+        }
+        Ok((pack.len < PACK_LEN_MAX).then_some(pack))
+    }
+
+    /// Enters what a dead process appended to a pack that has `file_len` bytes, and cuts off what is not whole.
+    fn finish(&self, pack: &mut Pack, file_len: u64) -> Result<()> {
+        let whole = pack.whole_entries(file_len).map_err(|error| self.failed(error))?;
+        tracing::info!(
+            pack = name(pack.number),
+            kept = whole.len(),
+            cut = file_len - pack.len,
+            "tidied up after a process that died"
+        );
+        pack.written_back = pack.len;
+        let kept = pack.file.set_len(pack.len).and_then(|()| pack.file.sync_data());
+        kept.map_err(|error| self.failed(error))?;
+        self.enter(std::slice::from_ref(pack), &whole)
     }
 
     /// A pack to append to: the youngest that is free and has room, or a new one.
@@ -385,31 +405,15 @@ impl Packs {
         }
     }
 
-    /// Enters what dead processes appended, and cuts off what is not whole.
+    /// Finishes the work of dead processes.
     fn tidy(&self) -> Result<()> {
         for number in self.numbers().map_err(|errno| self.failed(errno))? {
-            let stat = rustix::fs::statat(
-                &self.folder,
-                name(number),
-                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-            );
-            let len = stat.map_err(|errno| self.failed(errno))?.st_size as u64;
-            if len <= self.known_len(number)? {
-                continue;
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            let stat = rustix::fs::statat(&self.folder, name(number), flags);
+            let file_len = stat.map_err(|errno| self.failed(errno))?.st_size as u64;
+            if file_len > self.known_len(number)? {
+                self.try_own(number)?;
             }
-            // A living process's, or another's that takes care of it.
-            let Some(mut pack) = self.try_own(number)? else { continue };
-            let whole = pack.whole_entries(len).map_err(|error| self.failed(error))?;
-            tracing::info!(
-                pack = name(number),
-                kept = whole.len(),
-                cut = len - pack.len,
-                "tidied up after a process that died"
-            );
-            let file = &pack.file;
-            let kept = file.set_len(pack.len).and_then(|()| file.sync_data());
-            kept.map_err(|error| self.failed(error))?;
-            self.enter(std::slice::from_ref(&pack), &whole)?;
         }
         Ok(())
     }

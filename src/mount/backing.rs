@@ -134,14 +134,14 @@ impl Backings {
 
     /// Gives up the ids that nobody has used for a while.
     pub fn tidy(&self) {
-        self.close_idle(Some(Instant::now() - IDLE_TIME_MAX));
+        self.close_idle_for(IDLE_TIME_MAX);
     }
 
-    fn close_idle(&self, before: Option<Instant>) {
+    fn close_idle_for(&self, time: Duration) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             while let Some((_, (id, since))) = shard.idle.peek_lru()
-                && before.is_none_or(|before| *since < before)
+                && since.elapsed() >= time
             {
                 self.kernel.close_backing(*id);
                 shard.idle.pop_lru();
@@ -173,7 +173,7 @@ pub fn probe(kernel: &dyn Kernel) -> io::Result<()> {
 
 impl Drop for Backings {
     fn drop(&mut self) {
-        self.close_idle(None);
+        self.close_idle_for(Duration::ZERO);
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         assert!(ids.0.lock().1.len() <= IDLE_MAX);
         backings.tidy();
         assert!(backings.len().1 > 0, "they are young");
-        backings.close_idle(Some(Instant::now()));
+        backings.close_idle_for(Duration::ZERO);
         assert_eq!(backings.len(), (0, 0));
         assert_eq!(ids.0.lock().1, [0; 0]);
     }

@@ -43,7 +43,7 @@ const EARLY_INTERRUPTS_MAX: usize = 1024;
 /// Who opens and reads files that are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IoMode {
-    /// What suits best.
+    /// What measured best on real work, which is [`IoMode::NoOpen`]; see `docs/architecture.md`.
     #[default]
     Auto,
     /// The kernel opens files without a word and keeps their pages; it asks us for those it does not have.

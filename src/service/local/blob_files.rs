@@ -18,10 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    session::{self, Session, blob_path, publish},
-    writeback,
-};
+use super::session::{self, Session, blob_path, publish};
 use crate::{
     castore::Digest,
     service::{Error, Result},
@@ -234,11 +231,5 @@ impl Temporary {
     /// The file, open for writing.
     pub fn file(&self) -> &Arc<File> {
         &self.file
-    }
-
-    /// Tells the kernel that what was written in `range` may go to the disk now: a later sync then has less to wait
-    /// for.
-    pub fn start_writeback(&self, range: std::ops::Range<u64>) {
-        writeback::start(&self.file, range);
     }
 }

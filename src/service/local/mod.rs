@@ -16,7 +16,8 @@
 //! process left behind is cleaned up.
 //!
 //! **Directories, path infos and places are ordered by the database's log.** Directories are committed without waiting
-//! for the disk, and so are the places of packed blobs, after their pack was brought there. A path info is committed with a flush of the log, in which everything it refers to stands before it.
+//! for the disk, and so are the places of packed blobs, after their pack was brought there. A path info is committed
+//! with a flush of the log, in which everything it refers to stands before it.
 //!
 //! Lock order, where one thread holds two: the lock on `staging/` (only while opening), then the lock of a session;
 //! inside a process `syncing` or one of the `put_locks` or `Packs::appending`, then `staged`. The database's come last.
@@ -39,7 +40,8 @@ use rustix::fs::{FlockOperation, flock};
 pub use blob_files::{BlobFiles, Temporary};
 pub use database::{Database, Durability};
 pub(crate) use offload::offload;
-pub use packs::{PACKED_LEN_MAX, PackedBlob, Packs};
+pub use packs::{PACKED_LEN_MAX, Packs};
+pub use writeback::Writeback;
 
 use super::Error;
 

@@ -1,11 +1,36 @@
-//! Bringing data to the disk in the background.
+//! Bringing data to the disk in the background, so that a later sync has less to wait for.
 #![allow(unsafe_code)] // One system call that no crate here wraps.
 
-use std::{fs::File, ops::Range, os::fd::AsRawFd as _};
+use std::{fs::File, os::fd::AsRawFd as _};
 
-/// Starts writing the bytes in `range` to the disk, without waiting for it. A hint, whose failure does not matter.
-pub(super) fn start(file: &File, range: Range<u64>) {
-    let (offset, len) = (range.start as libc::off64_t, (range.end - range.start) as libc::off64_t);
-    // SAFETY: the call takes numbers only, and the descriptor is open.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+/// After how many bytes the kernel is told to bring them to the disk.
+const STEP_BYTES: u64 = 8 << 20;
+
+/// Up to where the kernel was told to write a growing file to the disk, in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Writeback {
+    started: u64,
+}
+
+impl From<u64> for Writeback {
+    /// What lies before `started` is not our business.
+    fn from(started: u64) -> Self {
+        Writeback { started }
+    }
+}
+
+impl Writeback {
+    /// The file has `len` bytes now. Waits for nothing; that it fails does not matter.
+    pub fn advance(&mut self, file: &File, len: u64) {
+        let more = len - self.started;
+        if more < STEP_BYTES {
+            return;
+        }
+        let (offset, more) = (self.started as libc::off64_t, more as libc::off64_t);
+        // SAFETY: the call takes numbers only, and the descriptor is open.
+        unsafe {
+            libc::sync_file_range(file.as_raw_fd(), offset, more, libc::SYNC_FILE_RANGE_WRITE)
+        };
+        self.started = len;
+    }
 }

@@ -12,16 +12,13 @@ use crate::{
         blob::{
             BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Put,
         },
-        local::{LocalStore, PACKED_LEN_MAX, Temporary, offload},
+        local::{LocalStore, PACKED_LEN_MAX, Temporary, Writeback, offload},
         sharded_lru::ShardedLru,
     },
 };
 
 /// How many blobs are kept open, or their places in packs known.
 const OPENED_MAX: usize = 256;
-
-/// After how many bytes of a blob the kernel is told to bring them to the disk.
-const WRITEBACK_BYTES: u64 = 8 << 20;
 
 /// The blobs of a store directory. Reading is done by whoever asks: the disk is as near as it gets.
 #[derive(Debug, Clone)]
@@ -85,10 +82,7 @@ impl BlobService for LocalBlobs {
             return Ok(Some(blob));
         }
         let blob = match self.store.packs().open_blob(digest)? {
-            Some(packed) => {
-                let place = LocalPlace::At(packed.start);
-                LocalBlob { file: packed.pack, place, size: packed.len }
-            }
+            Some(packed) => packed,
             None => {
                 let Some(file) = self.store.blobs().open_blob(digest)? else { return Ok(None) };
                 let metadata = file.metadata();
@@ -102,16 +96,8 @@ impl BlobService for LocalBlobs {
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {
-        if contents.is_empty() {
-            return Ok(Put { digest: Digest::EMPTY, is_new: false });
-        }
-        let digest = Digest::of(&contents);
-        let is_new = match contents.len() <= PACKED_LEN_MAX {
-            true => self.store.packs().put(&digest, &contents)?,
-            false => self.store.blobs().put(&digest, &contents)?,
-        };
-        self.sync_if_due().await?;
-        Ok(Put { digest, is_new })
+        let puts = self.put_all(vec![contents]).await?;
+        Ok(puts[0])
     }
 
     async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
@@ -142,7 +128,7 @@ impl BlobService for LocalBlobs {
             file: None,
             hasher: blake3::Hasher::new(),
             len: 0,
-            written_back: 0,
+            writeback: Writeback::default(),
         }))
     }
 
@@ -168,8 +154,7 @@ struct LocalWriter {
     file: Option<Temporary>,
     hasher: blake3::Hasher,
     len: u64,
-    /// Up to where the kernel was told to write to the disk.
-    written_back: u64,
+    writeback: Writeback,
 }
 
 impl LocalWriter {
@@ -200,11 +185,8 @@ impl BlobWriter for LocalWriter {
             self.append(&begin, 0)?;
         }
         self.append(&piece, at)?;
-        if let Some(file) = &self.file
-            && self.len - self.written_back >= WRITEBACK_BYTES
-        {
-            file.start_writeback(self.written_back..self.len);
-            self.written_back = self.len;
+        if let Some(file) = &self.file {
+            self.writeback.advance(file.file(), self.len);
         }
         Ok(())
     }

@@ -8,20 +8,10 @@
 //! lies behind the last blob that the table knows is the work of a process that has not got that far. If that process
 //! is dead, whoever opens the store next enters what is whole and cuts off the rest; that is what the header before each
 //! blob is for.
-//!
-//! ```text
-//! pack  := entry*
-//! entry := "lzb1" length:u32le digest:32 contents:length
-//! ```
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io,
-    os::{fd::OwnedFd, unix::fs::FileExt as _},
-    path::Path,
-    sync::Arc,
-};
+mod pack;
+
+use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -30,13 +20,15 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    database::{Database, Durability},
-    writeback,
-};
+use self::pack::{Pack, Place, Readable, file_name, parse_file_name};
+use super::database::{Database, Durability};
 use crate::{
     castore::Digest,
-    service::{Error, Result, sharded_lru::ShardedLru},
+    service::{
+        Error, Result,
+        blob::{LocalBlob, LocalPlace},
+        sharded_lru::ShardedLru,
+    },
 };
 
 /// Blobs of up to this many bytes are packed. Longer ones gain little from it, and lose that the kernel can read a
@@ -54,33 +46,6 @@ const OPEN_PACKS_MAX: usize = 128;
 
 /// How many places of blobs that may be read next are remembered.
 const PLACES_AHEAD_MAX: usize = 4096;
-
-/// After how many bytes the kernel is told to bring them to the disk.
-const WRITEBACK_BYTES: u64 = 8 << 20;
-
-const MAGIC: [u8; 4] = *b"lzb1";
-const HEADER_LEN: usize = 40;
-
-/// Where a packed blob lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    pack: u32,
-    /// Where its contents begin in the pack, in bytes.
-    start: u64,
-    /// Its length in bytes.
-    len: u32,
-}
-
-/// A packed blob, to be read: a range of a file.
-#[derive(Debug)]
-pub struct PackedBlob {
-    /// The pack.
-    pub pack: Arc<File>,
-    /// Where the contents begin, in bytes.
-    pub start: u64,
-    /// The length in bytes.
-    pub len: u64,
-}
 
 /// The packed blobs of one store directory, as one process sees them: those that the database knows and those it
 /// has staged itself.
@@ -103,14 +68,6 @@ pub struct Packs {
     ahead: ShardedLru<Digest, Place>,
 }
 
-/// A pack that is open for reading.
-#[derive(Debug, Clone)]
-struct Readable {
-    file: Arc<File>,
-    /// Up to where the database knew it when it was opened, in bytes.
-    known_len: u64,
-}
-
 /// The packs that this process appends to.
 #[derive(Debug, Default)]
 struct Appending {
@@ -119,19 +76,6 @@ struct Appending {
     full: Vec<Pack>,
     /// Whether a pack was made whose name is not known to be on disk.
     made: bool,
-}
-
-/// A pack to which this process, which holds its lock, appends.
-#[derive(Debug, Clone)]
-struct Pack {
-    number: u32,
-    /// Open for writing, and locked.
-    file: Arc<File>,
-    len: u64,
-    /// What is to be appended; empty between one write and the next.
-    entries: Vec<u8>,
-    /// Up to where the kernel was told to write to the disk.
-    written_back: u64,
 }
 
 impl Packs {
@@ -163,7 +107,7 @@ impl Packs {
     }
 
     /// The blob, if it is there, packed.
-    pub fn open_blob(&self, digest: &Digest) -> Result<Option<PackedBlob>> {
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
         let place = match self.ahead.get(digest) {
             Some(place) => place,
             None => match self.locate(digest)? {
@@ -174,17 +118,17 @@ impl Packs {
         let pack = match self.open.get(&place.pack) {
             Some(pack) => pack,
             None => {
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                let file = self.open_pack(place.pack, flags).map_err(|errno| match errno {
-                    Errno::NOENT => {
-                        let what = format!(
-                            "blob {digest} is in packs/{}, which is gone",
-                            name(place.pack)
-                        );
-                        Error::corrupt(&self.endpoint, what)
-                    }
-                    errno => self.failed(errno),
-                })?;
+                let file =
+                    self.open_pack(place.pack, OFlags::RDONLY).map_err(|errno| match errno {
+                        Errno::NOENT => {
+                            let what = format!(
+                                "blob {digest} is in packs/{}, which is gone",
+                                file_name(place.pack)
+                            );
+                            Error::corrupt(&self.endpoint, what)
+                        }
+                        errno => self.failed(errno),
+                    })?;
                 let known_len = self.known_len(place.pack)?;
                 let pack = Readable { file: Arc::new(file), known_len };
                 self.open.insert(place.pack, pack.clone(), 1);
@@ -194,7 +138,8 @@ impl Packs {
         if let Some((digest, place)) = pack.behind(&place) {
             self.ahead.insert(digest, place, 1);
         }
-        Ok(Some(PackedBlob { pack: pack.file, start: place.start, len: place.len.into() }))
+        let (file, size) = (pack.file, place.len.into());
+        Ok(Some(LocalBlob { file, place: LocalPlace::At(place.start), size }))
     }
 
     fn locate(&self, digest: &Digest) -> Result<Option<Place>> {
@@ -204,13 +149,8 @@ impl Packs {
         self.database.read(|connection| find(connection, digest))
     }
 
-    /// Stages a blob of at most [`PACKED_LEN_MAX`] bytes. The caller has computed `digest` from `contents`. Returns
-    /// whether it was not there before.
-    pub fn put(&self, digest: &Digest, contents: &[u8]) -> Result<bool> {
-        Ok(self.put_all([(*digest, contents)].into_iter())? == [true])
-    }
-
-    /// Stages many blobs at once, which costs little more than one: one write, and one look at the database.
+    /// Stages blobs of at most [`PACKED_LEN_MAX`] bytes, whose digests the caller has computed. Returns of each whether
+    /// it was not there before. Many cost little more than one: one write, and one look at the database.
     pub fn put_all<'a>(
         &self,
         blobs: impl ExactSizeIterator<Item = (Digest, &'a [u8])> + Clone,
@@ -221,6 +161,9 @@ impl Packs {
                 blobs.clone().map(|(digest, _)| Ok(find(&snapshot, &digest)?.is_some())).collect();
             known
         })?;
+        if known.iter().all(|known| *known) {
+            return Ok(vec![false; known.len()]);
+        }
         let mut is_new = Vec::with_capacity(blobs.len());
         let mut appending = self.appending.lock();
         let pack = appending.pack(self)?;
@@ -322,7 +265,8 @@ impl Packs {
 
     fn open_pack(&self, number: u32, flags: OFlags) -> rustix::io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.folder, name(number), flags, Mode::from(0o644)).map(File::from)
+        rustix::fs::openat(&self.folder, file_name(number), flags, Mode::from(0o644))
+            .map(File::from)
     }
 
     /// The number of every pack there is, in no order.
@@ -330,7 +274,7 @@ impl Packs {
         let mut numbers = Vec::new();
         for entry in Dir::read_from(&self.folder)? {
             let entry = entry?;
-            numbers.extend(entry.file_name().to_str().ok().and_then(parse_name));
+            numbers.extend(entry.file_name().to_str().ok().and_then(parse_file_name));
         }
         Ok(numbers)
     }
@@ -356,8 +300,7 @@ impl Packs {
         // Asked only now: until it let go of the lock, another process may have moved it.
         let len = self.known_len(number)?;
         let file_len = file.metadata().map_err(|error| self.failed(error))?.len();
-        let file = Arc::new(file);
-        let mut pack = Pack { number, file, len, entries: Vec::new(), written_back: len };
+        let mut pack = Pack::new(number, Arc::new(file), len);
         if file_len > len {
             self.finish(&mut pack, file_len)?;
         }
@@ -368,12 +311,11 @@ impl Packs {
     fn finish(&self, pack: &mut Pack, file_len: u64) -> Result<()> {
         let whole = pack.whole_entries(file_len).map_err(|error| self.failed(error))?;
         tracing::info!(
-            pack = name(pack.number),
+            pack = file_name(pack.number),
             kept = whole.len(),
             cut = file_len - pack.len,
             "tidied up after a process that died"
         );
-        pack.written_back = pack.len;
         let kept = pack.file.set_len(pack.len).and_then(|()| pack.file.sync_data());
         kept.map_err(|error| self.failed(error))?;
         self.enter(std::slice::from_ref(pack), &whole)
@@ -409,7 +351,7 @@ impl Packs {
     fn tidy(&self) -> Result<()> {
         for number in self.numbers().map_err(|errno| self.failed(errno))? {
             let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-            let stat = rustix::fs::statat(&self.folder, name(number), flags);
+            let stat = rustix::fs::statat(&self.folder, file_name(number), flags);
             let file_len = stat.map_err(|errno| self.failed(errno))?.st_size as u64;
             if file_len > self.known_len(number)? {
                 self.try_own(number)?;
@@ -430,31 +372,6 @@ fn find(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<Pla
     query.query_row([digest.as_bytes()], place).optional()
 }
 
-impl Readable {
-    /// The blob that comes behind the one at `place`, if there is one that the database knew.
-    fn behind(&self, place: &Place) -> Option<(Digest, Place)> {
-        let at = place.start + u64::from(place.len);
-        let start = at + HEADER_LEN as u64;
-        if start > self.known_len {
-            return None;
-        }
-        let mut header = [0; HEADER_LEN];
-        self.file.read_exact_at(&mut header, at).ok()?;
-        let (digest, len) = parse_header(&header)?;
-        let whole = start + u64::from(len) <= self.known_len;
-        whole.then_some((digest, Place { pack: place.pack, start, len }))
-    }
-}
-
-/// The digest and the length that a header tells, if it is one.
-fn parse_header(header: &[u8; HEADER_LEN]) -> Option<(Digest, u32)> {
-    let (magic, rest) = header.split_at(MAGIC.len());
-    let (len, digest) = rest.split_at(size_of::<u32>());
-    let len = u32::from_le_bytes(len.try_into().ok()?);
-    let is_one = magic == MAGIC && len as usize <= PACKED_LEN_MAX;
-    is_one.then_some((Digest::try_from(digest).ok()?, len))
-}
-
 impl Appending {
     /// The pack to append to.
     fn pack(&mut self, packs: &Packs) -> Result<&mut Pack> {
@@ -473,57 +390,6 @@ impl Appending {
     }
 }
 
-impl Pack {
-    /// Adds a blob to what [`Pack::write`] will append. Returns where it will lie.
-    fn add(&mut self, digest: &Digest, contents: &[u8]) -> Place {
-        let len = contents.len() as u32;
-        self.entries.extend_from_slice(&MAGIC);
-        self.entries.extend_from_slice(&len.to_le_bytes());
-        self.entries.extend_from_slice(digest.as_bytes());
-        let start = self.len + self.entries.len() as u64;
-        self.entries.extend_from_slice(contents);
-        Place { pack: self.number, start, len }
-    }
-
-    /// Appends what was added. If that fails, what comes next is written over it.
-    fn write(&mut self) -> io::Result<()> {
-        let written = self.file.write_all_at(&self.entries, self.len);
-        let len = self.entries.len() as u64;
-        self.entries.clear();
-        written?;
-        self.len += len;
-        if self.len - self.written_back >= WRITEBACK_BYTES {
-            writeback::start(&self.file, self.written_back..self.len);
-            self.written_back = self.len;
-        }
-        Ok(())
-    }
-
-    /// The blobs from the pack's known end on that are what their headers say, up to the first that is not, of a file
-    /// of `file_len` bytes. The pack then ends behind them.
-    fn whole_entries(&mut self, file_len: u64) -> io::Result<Vec<(Digest, Place)>> {
-        let mut found = Vec::new();
-        let mut contents = Vec::new();
-        while file_len.saturating_sub(self.len) >= HEADER_LEN as u64 {
-            let mut header = [0; HEADER_LEN];
-            self.file.read_exact_at(&mut header, self.len)?;
-            let start = self.len + HEADER_LEN as u64;
-            let Some((digest, len)) = parse_header(&header) else { break };
-            if u64::from(len) > file_len - start {
-                break;
-            }
-            contents.resize(len as usize, 0);
-            self.file.read_exact_at(&mut contents, start)?;
-            if Digest::of(&contents) != digest {
-                break;
-            }
-            found.push((digest, Place { pack: self.number, start, len }));
-            self.len = start + u64::from(len);
-        }
-        Ok(found)
-    }
-}
-
 impl Drop for Packs {
     /// What cannot be finished here is finished by whoever opens the store next.
     fn drop(&mut self) {
@@ -533,14 +399,4 @@ impl Drop for Packs {
             tracing::warn!(%error, "some small blobs are not on disk yet");
         }
     }
-}
-
-fn name(number: u32) -> String {
-    format!("{number:08}.pack")
-}
-
-/// The number of a pack with a name as we write it.
-fn parse_name(file_name: &str) -> Option<u32> {
-    let number = file_name.strip_suffix(".pack")?.parse().ok()?;
-    (name(number) == file_name).then_some(number)
 }

@@ -74,8 +74,8 @@ struct Appending {
     current: Option<Pack>,
     /// Full ones, with something that is not known to be on disk.
     full: Vec<Pack>,
-    /// Whether a pack was made whose name is not known to be on disk.
-    made: bool,
+    /// Whether there is a pack of which the database knows nothing, so that its name may not be on disk.
+    unnamed: bool,
 }
 
 impl Packs {
@@ -199,10 +199,10 @@ impl Packs {
         if let Some(error) = &*failure {
             return Err(error.clone());
         }
-        let (packs, staged, made) = self.appended();
+        let (packs, staged, unnamed) = self.appended();
         if !staged.is_empty() {
             let synced = packs.iter().try_for_each(|pack| pack.file.sync_data());
-            let synced = match made {
+            let synced = match unnamed {
                 true => synced.and_then(|()| Ok(rustix::fs::fsync(&self.folder)?)),
                 false => synced,
             };
@@ -227,18 +227,19 @@ impl Packs {
         self.database.flush()
     }
 
-    /// What was appended so far: the packs, up to where, the blobs in them, and whether a pack is new.
+    /// What was appended so far: the packs, up to where, the blobs in them, and whether the name of one
+    /// may not be on disk.
     fn appended(&self) -> (Vec<Pack>, Vec<(Digest, Place)>, bool) {
         let mut appending = self.appending.lock();
         let mut packs = appending.full.clone();
         packs.extend(appending.current.clone());
         let mut staged: Vec<_> =
             self.staged.read().iter().map(|(digest, place)| (*digest, *place)).collect();
-        let made = std::mem::take(&mut appending.made);
+        let unnamed = std::mem::take(&mut appending.unnamed);
         drop(appending);
         // The table is a tree in this order, and takes such rows several times faster.
         staged.sort_unstable_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
-        (packs, staged, made)
+        (packs, staged, unnamed)
     }
 
     /// Commits the rows of blobs that are on disk.
@@ -318,17 +319,18 @@ impl Packs {
         );
         let kept = pack.file.set_len(pack.len).and_then(|()| pack.file.sync_data());
         kept.map_err(|error| self.failed(error))?;
+        rustix::fs::fsync(&self.folder).map_err(|errno| self.failed(errno))?;
         self.enter(std::slice::from_ref(pack), &whole)
     }
 
     /// A pack to append to: the youngest that is free and has room, or a new one.
-    fn own_any(&self) -> Result<(Pack, bool)> {
+    fn own_any(&self) -> Result<Pack> {
         let mut numbers = self.numbers().map_err(|errno| self.failed(errno))?;
         numbers.sort_unstable_by(|a, b| b.cmp(a));
         // Old ones are full; where they are not, that is not worth looking.
         for &number in numbers.iter().take(16) {
             if let Some(pack) = self.try_own(number)? {
-                return Ok((pack, false));
+                return Ok(pack);
             }
         }
         let mut number = numbers.first().map_or(0, |last| last + 1);
@@ -337,7 +339,7 @@ impl Packs {
                 Ok(_) => {
                     // Another process may take it in this moment.
                     if let Some(pack) = self.try_own(number)? {
-                        return Ok((pack, true));
+                        return Ok(pack);
                     }
                 }
                 Err(Errno::EXIST) => {}
@@ -381,8 +383,9 @@ impl Appending {
         let current = match self.current.take() {
             Some(pack) => pack,
             None => {
-                let (pack, made) = packs.own_any()?;
-                self.made |= made;
+                let pack = packs.own_any()?;
+                // Whoever made it may have died before that.
+                self.unnamed |= pack.len == 0;
                 pack
             }
         };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -65,33 +65,11 @@ pub(super) struct Mount {
 
     /// Who opens and reads files that are here
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
-    io_mode: IoModeArg,
+    io_mode: IoMode,
 
     /// How many threads answer the kernel [default: the number of processors, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-}
-
-/// How `--io-mode` is spelled.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum IoModeArg {
-    /// What measured best on real work: no-open, today
-    #[default]
-    Auto,
-    /// Opening a file costs nothing; the kernel keeps what it has read: best for many small files
-    NoOpen,
-    /// The kernel reads large files from the store's own files: best for big files, mmap, little memory; needs root and Linux 6.9
-    Passthrough,
-}
-
-impl From<IoModeArg> for IoMode {
-    fn from(arg: IoModeArg) -> Self {
-        match arg {
-            IoModeArg::Auto => IoMode::Auto,
-            IoModeArg::NoOpen => IoMode::NoOpen,
-            IoModeArg::Passthrough => IoMode::Passthrough,
-        }
-    }
 }
 
 impl Mount {
@@ -141,7 +119,7 @@ impl Mount {
             device,
             vfs,
             runtime.handle(),
-            SessionOptions { threads: self.threads(), io_mode: self.io_mode.into() },
+            SessionOptions { threads: self.threads(), io_mode: self.io_mode },
         )
         .inspect_err(|_| {
             if let Err(error) = mountpoint.detach() {

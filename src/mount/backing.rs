@@ -149,8 +149,9 @@ impl Backings {
         }
     }
 
+    #[cfg(test)]
     /// How many ids the kernel holds for us: for open inodes and for idle ones.
-    pub fn len(&self) -> (usize, usize) {
+    fn len(&self) -> (usize, usize) {
         let mut all = (0, 0);
         for shard in &self.shards {
             let shard = shard.lock();

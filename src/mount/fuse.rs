@@ -15,26 +15,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     backing::{Backings, Opening, PASSTHROUGH_ABOVE_LEN},
     errno::{Errno, errno},
-    wire::{self, Reply, Request, TooShort, fopen, init, op},
+    greeting::{Greeting, greet},
+    page::Page,
+    wire::{self, Reply, Request, TooShort, fopen, op},
 };
-use crate::vfs::{Answer, Attributes, Error, FileKind, Ino, LocalBlob, NodeRef, Vfs};
+use crate::vfs::{Answer, Attributes, Error, Ino, LocalBlob, Vfs};
 
 /// The most that one READ, READDIR or READDIRPLUS may ask for, in bytes: 256 pages, the kernel's own default limit.
 pub const IO_LEN_MAX: usize = 1 << 20;
-
-/// How many requests that nobody waits for in person, read-ahead above all, the kernel may have under way. The
-/// default of 12 would let a dozen reads from a dead store block all others.
-const BACKGROUND_REQUESTS_MAX: u16 = 16_384;
-
-/// How many file systems may be stacked on each other where files are passed through. One that passes files through
-/// counts as a layer, an overlay on top of it as another, and the kernel allows two: so the store itself must not lie
-/// on an overlay, or its files are not passed through.
-const STACK_DEPTH_MAX: u32 = 1;
 
 /// A complete reply message, header included.
 pub type Message = Vec<u8>;
@@ -162,14 +155,7 @@ impl Fuse {
     }
 
     /// Handles one request. What needs no waiting is done here and now.
-    pub fn handle(self: &Arc<Self>, message: &[u8]) -> Outcome {
-        let request = match Request::parse(message) {
-            Ok(request) => request,
-            Err(error) => {
-                warn!(%error, "a request without a whole header was dropped");
-                return Outcome::Silence;
-            }
-        };
+    pub fn handle(self: &Arc<Self>, request: Request<'_>) -> Outcome {
         let unique = request.unique;
         match self.dispatch(request) {
             Ok(outcome) => outcome,
@@ -183,7 +169,7 @@ impl Fuse {
 
     fn dispatch(self: &Arc<Self>, request: Request<'_>) -> Handled {
         match request.opcode {
-            op::INIT => Ok(self.initialise(request)?),
+            op::INIT => self.greet(request),
             op::LOOKUP => self.lookup(request),
             op::GETATTR => self.getattr(request),
             op::READLINK => self.readlink(request),
@@ -247,6 +233,19 @@ impl Fuse {
         })
     }
 
+    fn greet(&self, request: Request<'_>) -> Handled {
+        Ok(match greet(request)? {
+            Greeting::Agreed { reply, can_pass_through } => {
+                let _ = self.can_pass_through.set(can_pass_through);
+                Outcome::Reply(reply)
+            }
+            Greeting::Again(reply) => Outcome::Reply(reply),
+            Greeting::Refused => {
+                Outcome::End(Some(error_message(request.unique, Errno(libc::EPROTO))))
+            }
+        })
+    }
+
     fn lookup(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
         let parent = Ino::from_raw(request.nodeid);
         let name = request.name()?;
@@ -269,7 +268,7 @@ impl Fuse {
             return Ok(Outcome::Reply(write(found).finish(request.unique)));
         }
         let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name));
-        let looked_up = async move { found(vfs.lookup(parent, &name).await) };
+        let looked_up = async move { found(vfs.ask(parent, &name).await) };
         Self::answer(&request, "lookup", looked_up, write)
     }
 
@@ -343,12 +342,13 @@ impl Fuse {
     fn readdir(self: &Arc<Self>, mut request: Request<'_>, plus: bool) -> Handled {
         let ino = Ino::from_raw(request.nodeid);
         let (_, offset, len) = read_in(&mut request)?;
-        let fuse = self.clone();
-        let page = move |offset| Page { fuse, ino, plus, next: offset, len, reply: Reply::empty() };
+        let vfs = self.vfs.clone();
+        let page = move |offset| Page::new(vfs, ino, plus, offset, len);
         if ino == Ino::ROOT {
+            let fuse = self.clone();
             let fill = async move {
                 let mut page = page(offset);
-                let mut listing = page.fuse.vfs.root_listing().await;
+                let mut listing = fuse.vfs.root_listing().await;
                 // Also after rewinddir(3): the names of now.
                 if offset == 0 {
                     listing.begin();
@@ -362,15 +362,16 @@ impl Fuse {
                 if page.reply.is_empty() {
                     // The end makes the kernel take what it has kept of the listing for all of it. The root gains names:
                     // before it hears of the end, what it has kept goes, and the next listing asks again.
-                    page.fuse.kernel.forget_listing(Ino::ROOT);
+                    fuse.kernel.forget_listing(Ino::ROOT);
                 }
                 Ok(page.reply)
             };
             return Self::answer(&request, "readdir", fill, |reply| reply);
         }
+        let fuse = self.clone();
         let fill = async move {
             let mut page = page(offset);
-            let directory = page.fuse.vfs.list(ino).await?;
+            let directory = fuse.vfs.list(ino).await?;
             page.dots()?;
             while let Some(entry) = directory.get(page.index()) {
                 if !page.add(entry.name, entry.node)? {
@@ -445,123 +446,4 @@ fn attribute_reply(request: &Request<'_>, size: u32, value: &[u8]) -> Handled {
         _ => reply.bytes(value),
     }
     Ok(Outcome::Reply(reply.finish(request.unique)))
-}
-
-/// One reply to READDIR or READDIRPLUS. Offsets are places in the listing: 0 is `.`, 1 is `..`, then the entries.
-struct Page {
-    fuse: Arc<Fuse>,
-    ino: Ino,
-    plus: bool,
-    /// The offset of what comes next.
-    next: u64,
-    /// How long the reply may become, in bytes.
-    len: usize,
-    reply: Reply,
-}
-
-/// How many offsets come before the first entry.
-const DOTS: u64 = 2;
-
-impl Page {
-    /// The place among the entries of what comes next.
-    fn index(&self) -> usize {
-        usize::try_from(self.next.saturating_sub(DOTS)).unwrap_or(usize::MAX)
-    }
-
-    fn fits(&self, name: &[u8]) -> bool {
-        let entry = if self.plus { wire::ENTRY_OUT_LEN } else { 0 };
-        self.reply.len() + entry + wire::dirent_len(name) <= self.len
-    }
-
-    fn dots(&mut self) -> Result<(), Error> {
-        while self.next < DOTS {
-            let (name, ino) = match self.next {
-                0 => (&b"."[..], self.ino),
-                _ => (&b".."[..], self.fuse.vfs.parent(self.ino)?),
-            };
-            if !self.fits(name) {
-                break;
-            }
-            if self.plus {
-                self.reply.no_entry_out();
-            }
-            self.reply.dirent(ino.raw(), self.next + 1, FileKind::Directory, name);
-            self.next += 1;
-        }
-        Ok(())
-    }
-
-    /// Adds the next entry. `false` if there is no room for it: it is then not handed to the kernel either.
-    fn add(&mut self, name: &[u8], node: NodeRef<'_>) -> Result<bool, Error> {
-        if self.next < DOTS || !self.fits(name) {
-            return Ok(false);
-        }
-        let vfs = &self.fuse.vfs;
-        let ino = match self.plus {
-            true => {
-                let attributes = vfs.remember(self.ino, name, node)?;
-                self.reply.entry_out(&attributes);
-                attributes.ino
-            }
-            false => vfs.number(self.ino, name, node),
-        };
-        self.reply.dirent(ino.raw(), self.next + 1, FileKind::from(node), name);
-        self.next += 1;
-        Ok(true)
-    }
-}
-
-impl Fuse {
-    /// `struct fuse_init_in` and `struct fuse_init_out`.
-    fn initialise(&self, mut request: Request<'_>) -> Result<Outcome, TooShort> {
-        let (major, minor) = (request.u32()?, request.u32()?);
-        let max_readahead = request.u32()?;
-        let mut flags = u64::from(request.u32()?);
-        if flags & init::INIT_EXT != 0 {
-            flags |= u64::from(request.u32()?) << 32;
-        }
-        let mut reply = Reply::empty();
-        reply.u32(wire::MAJOR);
-        if major > wire::MAJOR {
-            // It will ask again with our version.
-            reply.u32(wire::MINOR);
-            reply.zeros(56);
-            return Ok(Outcome::Reply(reply.finish(request.unique)));
-        }
-        if major < wire::MAJOR || minor < wire::MINOR_MIN {
-            warn!(
-                major,
-                minor, "the kernel's FUSE protocol is too old; 7.31 (Linux 5.4) is needed"
-            );
-            return Ok(Outcome::End(Some(error_message(request.unique, Errno(libc::EPROTO)))));
-        }
-        let wanted = init::ASYNC_READ
-            | init::DO_READDIRPLUS
-            | init::READDIRPLUS_AUTO
-            | init::ASYNC_DIO
-            | init::NO_OPEN_SUPPORT
-            | init::NO_OPENDIR_SUPPORT
-            | init::PARALLEL_DIROPS
-            | init::MAX_PAGES
-            | init::CACHE_SYMLINKS
-            | init::EXPLICIT_INVAL_DATA
-            | init::INIT_EXT
-            | init::PASSTHROUGH;
-        let agreed = wanted & flags;
-        let _ = self.can_pass_through.set(agreed & init::PASSTHROUGH != 0);
-        debug!(major, minor, max_readahead, "the kernel says hello");
-        reply.u32(minor.min(wire::MINOR));
-        reply.u32(max_readahead);
-        reply.u32(agreed as u32);
-        reply.u16(BACKGROUND_REQUESTS_MAX);
-        reply.u16(BACKGROUND_REQUESTS_MAX / 4 * 3);
-        reply.u32(4096); // the longest WRITE; there will be none
-        reply.u32(1_000_000_000); // times are whole seconds, in nanoseconds
-        reply.u16((IO_LEN_MAX / 4096) as u16);
-        reply.zeros(2); // map alignment
-        reply.u32((agreed >> 32) as u32);
-        reply.u32(STACK_DEPTH_MAX);
-        reply.zeros(24); // time-out of requests, unused
-        Ok(Outcome::Reply(reply.finish(request.unique)))
-    }
 }

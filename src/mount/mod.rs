@@ -13,7 +13,9 @@ pub mod busy;
 mod device;
 pub mod errno;
 pub mod fuse;
+mod greeting;
 pub mod mountpoint;
+mod page;
 pub mod session;
 pub mod wire;
 

@@ -26,7 +26,7 @@ use super::{
     device::{self, Device},
     errno::Errno,
     fuse::{Fuse, IO_LEN_MAX, Message, Outcome, error_message},
-    wire,
+    wire::{self, Request},
 };
 use crate::vfs::{LocalBlob, Vfs};
 
@@ -41,14 +41,15 @@ const SHORT_READ_LEN_MAX: usize = 64 << 10;
 const EARLY_INTERRUPTS_MAX: usize = 1024;
 
 /// Who opens and reads files that are here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum IoMode {
-    /// What measured best on real work, which is [`IoMode::NoOpen`]; see `docs/architecture.md`.
+    /// What measured best on real work: no-open, today
     #[default]
     Auto,
-    /// The kernel opens files without a word and keeps their pages; it asks us for those it does not have.
+    /// Opening a file costs nothing; the kernel keeps what it has read: best for many small files
     NoOpen,
-    /// The kernel asks us to open files, and then reads large ones by itself from the store's own files.
+    /// The kernel reads large files from the store's own files: best for big files, mmap, little memory; needs root and
+    /// Linux 6.9
     Passthrough,
 }
 
@@ -245,8 +246,14 @@ impl Worker {
             Err(Os::NODEV) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let request = &self.request[..len];
-        let thread = wire::thread(request);
+        let request = match Request::parse(&self.request[..len]) {
+            Ok(request) => request,
+            Err(error) => {
+                warn!(%error, "a request without a whole header was dropped");
+                return Ok(true);
+            }
+        };
+        let thread = request.thread;
         match self.fuse.handle(request) {
             Outcome::Reply(message) => {
                 send(&self.device, &message);

@@ -168,12 +168,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The thread that sent a request, as it is called in our PID namespace. 0 if it is not in it, if nobody waits for the
-/// answer, or if there is no whole header.
-pub fn thread(message: &[u8]) -> u32 {
-    Request::parse(message).map_or(0, |request| request.thread)
-}
-
 thread_local! {
     /// Room for a thread's next reply.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };

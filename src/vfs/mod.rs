@@ -99,11 +99,13 @@ impl Vfs {
         &self.inodes
     }
 
-    /// As [`Vfs::lookup`], if what it takes is at hand; `None` if somebody has to be asked. Allocates nothing but room
-    /// for the inode.
+    /// As [`Vfs::lookup`], if what it takes is at hand; `None` if somebody has to be asked. Below the root it allocates
+    /// nothing but room for the inode.
     pub fn lookup_at_hand(&self, parent: Ino, name: &[u8]) -> Result<Option<Attributes>> {
-        if matches!(name, b"." | b"..") {
-            return Ok(None);
+        match name {
+            b"." => return self.lookup_again(parent).map(Some),
+            b".." => return self.lookup_again(self.parent(parent)?).map(Some),
+            _ => {}
         }
         if parent == Ino::ROOT {
             let known = self.roots.known(name);
@@ -118,16 +120,19 @@ impl Vfs {
     /// Finds `name` in `parent` and hands the inode to the kernel: a [`Vfs::forget`] is owed.
     /// [`Error::NotFound`] if there is none.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
-        match name {
-            b"." => return self.lookup_again(parent),
-            b".." => return self.lookup_again(self.parent(parent)?),
-            _ => {}
+        match self.lookup_at_hand(parent, name)? {
+            Some(attributes) => Ok(attributes),
+            None => self.ask(parent, name).await,
         }
+    }
+
+    /// As [`Vfs::lookup`], for what [`Vfs::lookup_at_hand`] did not find.
+    pub async fn ask(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
         if parent == Ino::ROOT {
-            let node = self.roots.get(name).await?.ok_or(Error::NotFound)?;
+            let node = self.roots.ask(name).await?.ok_or(Error::NotFound)?;
             return self.remember(parent, name, node.as_ref());
         }
-        let directory = self.directory(parent).await?;
+        let directory = self.fetch_directory(self.directory_digest(parent)?).await?;
         let entry = directory.find(name).ok_or(Error::NotFound)?;
         self.remember(parent, name, entry.node)
     }
@@ -270,9 +275,14 @@ impl Vfs {
 
     async fn directory(&self, ino: Ino) -> Result<Arc<Directory>> {
         let (digest, parent) = self.directory_digest(ino)?;
-        if let Some(directory) = self.directories.get_local(&digest)? {
-            return Ok(directory);
+        match self.directories.get_local(&digest)? {
+            Some(directory) => Ok(directory),
+            None => self.fetch_directory((digest, parent)).await,
         }
+    }
+
+    /// A directory that is not at hand, and what it lies in.
+    async fn fetch_directory(&self, (digest, parent): (Digest, Ino)) -> Result<Arc<Directory>> {
         match parent == Ino::ROOT {
             true => fetch_closure(&*self.directories, &digest).await,
             false => directory(&*self.directories, &digest).await,

@@ -49,13 +49,10 @@ impl Roots {
         self.known.lock().get(&store_path).cloned()
     }
 
-    /// What the name stands for. A name that is no store path is absent without asking anyone, and one whose digest
-    /// is known under another name is absent too.
-    pub async fn get(&self, name: &[u8]) -> Result<Option<Node>> {
+    /// Asks what a name stands for that is not known. One that is no store path is absent without asking anyone, and
+    /// one whose digest is known under another name is absent too.
+    pub async fn ask(&self, name: &[u8]) -> Result<Option<Node>> {
         let Ok(store_path) = StorePath::from_base_name(name) else { return Ok(None) };
-        if let Some(node) = self.known.lock().get(&store_path) {
-            return Ok(Some(node.clone()));
-        }
         let Some(path_info) = self.path_infos.get(&store_path.digest()).await? else {
             return Ok(None);
         };

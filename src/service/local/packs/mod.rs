@@ -235,7 +235,7 @@ impl Packs {
         packs.extend(appending.current.clone());
         let mut staged: Vec<_> =
             self.staged.read().iter().map(|(digest, place)| (*digest, *place)).collect();
-        let unnamed = std::mem::take(&mut appending.unnamed);
+        let unnamed = !staged.is_empty() && std::mem::take(&mut appending.unnamed);
         drop(appending);
         // The table is a tree in this order, and takes such rows several times faster.
         staged.sort_unstable_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));

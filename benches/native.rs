@@ -9,6 +9,9 @@
 //! * *cold*: nothing is in the kernel's caches, on neither side.
 #![allow(unsafe_code)] // mmap
 
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -20,7 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_lazystore");
+use support::{PROGRAM, drop_kernel_caches, import, is_mounted, resident};
+
 const MODES: [&str; 2] = ["no-open", "passthrough"];
 const SMALL_FILES: usize = 20_000;
 const LARGE_LEN: u64 = 640 << 20;
@@ -164,12 +168,7 @@ impl Bench {
     fn new(folder: &Path) -> Self {
         let (corpus, store) = (folder.join("corpus"), folder.join("store"));
         build_corpus(&corpus);
-        let mut import = Command::new(PROGRAM);
-        import.arg("import").arg("--store-dir").arg(&store).arg(&corpus);
-        let output = import.output().expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let store_path = String::from_utf8(output.stdout).expect("ASCII").trim().to_owned();
-        let store_path = store_path.trim_start_matches("/nix/store/").to_owned();
+        let store_path = import(&store, &corpus);
         let mountpoint = folder.join("mnt");
         fs::create_dir(&mountpoint).expect("new");
         Bench { corpus, store, store_path, mountpoint }
@@ -218,7 +217,7 @@ impl Bench {
     fn on_disk(&self, work: &Work, state: State) -> f64 {
         match state {
             State::Warm | State::First => (work.run)(&self.corpus),
-            State::Cold => drop_caches(),
+            State::Cold => drop_kernel_caches(),
         }
         timed(|| (work.run)(&self.corpus))
     }
@@ -233,7 +232,7 @@ impl Bench {
         match state {
             State::Warm => (work.run)(&mount.root),
             State::First => {}
-            State::Cold => drop_caches(),
+            State::Cold => drop_kernel_caches(),
         }
         Some(timed(|| (work.run)(&mount.root)))
     }
@@ -241,7 +240,7 @@ impl Bench {
     /// What is kept in memory, and what the daemon does while warm files are read.
     fn memory(&self, mode: &str) {
         let Some(mount) = self.mount(mode) else { return };
-        drop_caches();
+        drop_kernel_caches();
         let before = meminfo("Cached:");
         sequential(&mount.root.join("large"));
         let cached = (meminfo("Cached:") - before) as f64 * 1024.0 / LARGE_LEN as f64;
@@ -271,16 +270,6 @@ fn timed(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-fn drop_caches() {
-    rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "3").expect("root may");
-}
-
-fn is_mounted(path: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc is there");
-    mounts.lines().any(|line| line.split(' ').nth(4) == path.to_str())
-}
-
 fn meminfo(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").expect("proc is there");
     let line = text.lines().find(|line| line.starts_with(key)).expect("it is told");
@@ -292,11 +281,6 @@ fn cpu_ticks(pid: u32) -> u64 {
     let fields: Vec<&str> = stat.rsplit(')').next().expect("there").split_whitespace().collect();
     let number = |index: usize| fields[index].parse::<u64>().expect("a number");
     number(11) + number(12)
-}
-
-fn resident(pid: u32) -> u64 {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).expect("it runs");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
 }
 
 // The corpus: files of this machine.

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// Four readers at once, cold, warm, and after the kernel dropped its caches.
-fn walk_all(source: &Path, image: &Path) {
+pub fn walk_all(source: &Path, image: &Path) {
     let expected = walk(source);
     for _ in 0..2 {
         thread::scope(|scope| {
@@ -103,17 +103,9 @@ fn a_single_file_and_a_single_symlink_can_be_store_paths() {
     assert_eq!(target, Path::new("some/where"));
 }
 
-#[test]
-fn reads_at_any_offset_and_past_the_end() {
-    if !can_mount() {
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let contents = noise(1, 3_000_001);
-    write(dir.path().join("file"), &contents, 0o644);
-    let name = import(&dir.path().join("store"), &dir.path().join("file"));
-    let mounted = Mounted::new(&mut lazystore(&dir.path().join("store")), &dir.path().join("mnt"));
-    let mut file = File::open(mounted.path.join(name)).expect("it opens");
+/// Reads a file of 3,000,001 bytes at its edges, and beyond.
+pub fn read_everywhere(path: &Path, contents: &[u8]) {
+    let mut file = File::open(path).expect("it opens");
     let mut buffer = vec![0; 10_000];
     for offset in [0, 1, 4095, 1 << 20, 2_999_999, 3_000_000, 3_000_001, 1 << 40] {
         let len = file.read_at(&mut buffer, offset).expect("it reads");
@@ -125,6 +117,19 @@ fn reads_at_any_offset_and_past_the_end() {
     assert_eq!(file.seek(SeekFrom::End(0)).expect("it seeks"), 3_000_001);
     let mut rest = Vec::new();
     assert_eq!(file.read_to_end(&mut rest).expect("it reads"), 0);
+}
+
+#[test]
+fn reads_at_any_offset_and_past_the_end() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let contents = noise(1, 3_000_001);
+    write(dir.path().join("file"), &contents, 0o644);
+    let name = import(&dir.path().join("store"), &dir.path().join("file"));
+    let mounted = Mounted::new(&mut lazystore(&dir.path().join("store")), &dir.path().join("mnt"));
+    read_everywhere(&mounted.path.join(name), &contents);
 }
 
 #[test]

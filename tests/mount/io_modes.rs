@@ -2,18 +2,17 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, Write as _},
+    io::{Read as _, Write as _},
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
 };
 
 use lazystore::castore::Digest;
 
+use crate::contents::{read_everywhere, walk_all};
 use crate::support::{
-    Mounted, Running, assert_same, can_mount, drop_kernel_caches, have, import, lazystore, noise,
-    sample_tree, wait_until, walk, write,
+    Mounted, Running, can_mount, have, import, lazystore, noise, sample_tree, wait_until, write,
 };
 
 /// Whether the kernel can pass files through.
@@ -48,6 +47,10 @@ impl Long {
         Long { _temporary: temporary, dir, store, name, contents }
     }
 
+    fn mount(&self, mode: &str) -> Mounted {
+        mount(&self.store, mode, &self.dir.join("mnt"))
+    }
+
     /// Where the blob lies in a store or a cache, which may not have brought it to disk yet.
     fn blob(&self, store: &Path) -> PathBuf {
         let hex = Digest::of(&self.contents).to_hex();
@@ -80,19 +83,11 @@ fn every_mode_shows_the_same_tree() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
     sample_tree(&tree);
-    let expected = walk(&tree);
     let name = import(&store, &tree);
     for mode in ["no-open", "passthrough", "auto"] {
         let mounted = mount(&store, mode, &dir.path().join("mnt"));
         let image = mounted.path.join(&name);
-        for _ in 0..2 {
-            thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| assert_same(&expected, &walk(&image)));
-                }
-            });
-            drop_kernel_caches();
-        }
+        walk_all(&tree, &image);
         let output = Command::new(image.join("executable")).output().expect("it runs");
         assert_eq!(output.stdout, b"twin\n", "{mode}");
         mounted.unmount();
@@ -109,7 +104,7 @@ fn only_passthrough_reads_the_file_of_the_store_itself() {
         fs::write(long.blob(&long.store).with_extension("copy"), &long.contents).expect("ours");
         fs::rename(long.blob(&long.store).with_extension("copy"), long.blob(&long.store))
             .expect("ours");
-        let mounted = mount(&long.store, mode, &long.dir.join("mnt"));
+        let mounted = long.mount(mode);
         let path = mounted.path.join(&long.name);
         assert!(fs::read(&path).expect("it reads") == long.contents, "{mode}");
         long.deface(&long.store);
@@ -124,17 +119,10 @@ fn passed_through_files_are_mapped_and_read_at_any_offset() {
         return;
     }
     let long = Long::new();
-    let mounted = mount(&long.store, "passthrough", &long.dir.join("mnt"));
+    let mounted = long.mount("passthrough");
     let path = mounted.path.join(&long.name);
-    let mut file = File::open(&path).expect("it opens");
-    let mut buffer = vec![0; 10_000];
-    for offset in [0usize, 1, 4095, 1 << 20, 2_999_999, 3_000_001, 1 << 40] {
-        let len = file.read_at(&mut buffer, offset as u64).expect("it reads");
-        let start = offset.min(long.contents.len());
-        assert_eq!(buffer[..len], long.contents[start..(start + len).min(long.contents.len())]);
-        assert_eq!(len == 0, offset >= 3_000_001, "at {offset}");
-    }
-    assert_eq!(file.seek(std::io::SeekFrom::End(0)).expect("it seeks"), 3_000_001);
+    read_everywhere(&path, &long.contents);
+    let file = File::open(&path).expect("it opens");
     let mut cmp = Command::new("cmp");
     assert!(cmp.arg(&path).arg(long.dir.join("file")).status().expect("it runs").success());
     assert!(mapped(&file) == long.contents);
@@ -238,7 +226,7 @@ fn an_overlay_over_a_mount_reads_and_copies_up() {
     }
     let long = Long::new();
     for mode in ["no-open", "passthrough"] {
-        let mounted = mount(&long.store, mode, &long.dir.join("mnt"));
+        let mounted = long.mount(mode);
         fs::metadata(mounted.path.join(&long.name)).expect("it is there");
         let merged = Overlay::new(&long.dir.join(mode), &mounted.path);
         let path = merged.path.join(&long.name);

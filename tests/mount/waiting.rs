@@ -32,7 +32,8 @@ use lazystore::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    Mounted, Running, can_mount, drop_kernel_caches, import, lazystore, noise, wait_until, write,
+    Mounted, Running, can_mount, drop_kernel_caches, import, lazystore, noise, resident,
+    wait_until, write,
 };
 
 /// Answers for some blobs only when it is told to.
@@ -333,12 +334,7 @@ fn what_the_kernel_forgets_is_forgotten_here() {
     let name = import(&store, &tree);
     let mounted = Mounted::new(&mut lazystore(&store), &dir.path().join("mnt"));
     let known = || rustix::fs::statvfs(&mounted.path).expect("it tells").f_files;
-    let resident = || {
-        let status = format!("/proc/{}/statm", mounted.running.child.id());
-        let status = fs::read_to_string(status).expect("it runs");
-        status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
-            * 4096
-    };
+    let resident = || resident(mounted.running.child.id());
     let before = resident();
     for number in 0..lookups {
         fs::symlink_metadata(mounted.path.join(&name).join(link(number))).expect("it is there");
@@ -365,11 +361,7 @@ fn a_million_lookups_leave_no_memory_behind() {
     let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
     let stores = Stores { blobs, directories, path_infos, nars };
     let vfs = Vfs::new(&stores, Options { list_root: false, show_xattr: true });
-    let resident = || {
-        let status = fs::read_to_string("/proc/self/statm").expect("proc is there");
-        let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-        pages.expect("a number") * 4096
-    };
+    let resident = || resident(std::process::id());
     let before = resident();
     let inos: Vec<_> = (0..1_000_000u64)
         .map(|number| {

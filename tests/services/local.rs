@@ -38,6 +38,15 @@ async fn put_file(stores: &Stores, contents: &[u8]) -> Node {
     Node::File { digest, size: contents.len() as u64, executable: false }
 }
 
+/// Expects that each blob reads back whole.
+async fn assert_hold(stores: &Stores, blobs: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    for contents in blobs {
+        let digest = Digest::of(contents.as_ref());
+        let found = read_all(&*stores.blobs, &digest, 1 << 20).await.expect("it works");
+        assert!(found.as_deref() == Some(contents.as_ref()), "{digest}");
+    }
+}
+
 /// The files below a folder of the store.
 fn files(folder: &TempDir, below: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -135,12 +144,8 @@ async fn one_after_another_appends_to_the_same_pack_and_two_at_once_have_one_eac
     drop((first, second));
     assert_eq!(files(&folder, "packs").len(), 2);
     let stores = local(open(&folder));
-    for contents in
-        contents.iter().map(|contents| &contents[..]).chain([&b"one"[..], b"two", b"same"])
-    {
-        let found = read_all(&*stores.blobs, &Digest::of(contents), 1000).await.expect("it works");
-        assert_eq!(found.as_deref(), Some(contents));
-    }
+    assert_hold(&stores, &contents).await;
+    assert_hold(&stores, [&b"one"[..], b"two", b"same"]).await;
 }
 
 /// Appends what a process that was killed before it could sync would leave.
@@ -182,10 +187,7 @@ async fn the_next_start_enters_what_is_whole_in_a_pack_and_cuts_off_the_rest() {
     put_file(&stores, b"after").await;
     drop(stores);
     let stores = local(open(&folder));
-    for contents in [&b"known"[..], b"whole", b"after"] {
-        let found = read_all(&*stores.blobs, &Digest::of(contents), 100).await.expect("it works");
-        assert_eq!(found.as_deref(), Some(contents));
-    }
+    assert_hold(&stores, [&b"known"[..], b"whole", b"after"]).await;
 }
 
 /// A process that was there before the other one died must not write over what that one was told is stored.
@@ -200,10 +202,7 @@ async fn what_a_dead_process_packed_is_kept_by_the_living() {
     living.blobs.sync().await.expect("it works");
     drop(living);
     let stores = local(open(&folder));
-    for contents in [&b"known"[..], b"of the dead", b"of the living"] {
-        let found = read_all(&*stores.blobs, &Digest::of(contents), 100).await.expect("it works");
-        assert_eq!(found.as_deref(), Some(contents));
-    }
+    assert_hold(&stores, [&b"known"[..], b"of the dead", b"of the living"]).await;
 }
 
 /// Which blob comes next is told by the pack: the database is asked for the first one only.
@@ -218,15 +217,10 @@ async fn packed_blobs_are_read_in_their_order_without_asking_the_database() {
         }
     }
     let stores = local(open(&folder));
-    let read = async |contents: &[u8]| {
-        read_all(&*stores.blobs, &Digest::of(contents), 1 << 20).await.expect("it works")
-    };
-    assert_eq!(read(&contents[0]).await.as_deref(), Some(&contents[0][..]));
+    assert_hold(&stores, &contents[..1]).await;
     let database = rusqlite::Connection::open(folder.path().join("store/meta.sqlite"));
     database.expect("it opens").execute("DELETE FROM packed_blobs", []).expect("it works");
-    for contents in &contents[1..] {
-        assert_eq!(read(contents).await.as_deref(), Some(&contents[..]));
-    }
+    assert_hold(&stores, &contents[1..]).await;
 }
 
 /// A disk of its own, small enough to fill.
@@ -266,10 +260,7 @@ async fn a_full_disk_is_told_loses_nothing_and_heals() {
         }
     };
     assert!(stored > 10 && error.to_string().contains("No space left"), "{stored}: {error}");
-    for seed in 0..stored {
-        let found = read_all(&*stores.blobs, &Digest::of(&contents(seed)), 1 << 20).await;
-        assert!(found.expect("it works") == Some(contents(seed)), "{seed}");
-    }
+    assert_hold(&stores, (0..stored).map(contents)).await;
     assert!(!stores.blobs.has(&Digest::of(&contents(stored))).await.expect("it works"));
 
     fs::remove_file(filler).expect("ours");
@@ -277,10 +268,7 @@ async fn a_full_disk_is_told_loses_nothing_and_heals() {
     stores.blobs.sync().await.expect("it works");
     drop(stores);
     let stores = local(open(&disk.0));
-    for seed in 0..=stored {
-        let found = read_all(&*stores.blobs, &Digest::of(&contents(seed)), 1 << 20).await;
-        assert!(found.expect("it works") == Some(contents(seed)), "{seed}");
-    }
+    assert_hold(&stores, (0..=stored).map(contents)).await;
 }
 
 #[tokio::test]

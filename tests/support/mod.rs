@@ -206,6 +206,13 @@ pub fn drop_kernel_caches() {
     fs::write("/proc/sys/vm/drop_caches", "3").expect("root may drop caches");
 }
 
+/// The resident memory of a process, in bytes.
+pub fn resident(process: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/statm")).expect("it runs");
+    let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.expect("a number") * 4096
+}
+
 /// What must be the same in a tree and in its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Facts {

@@ -59,7 +59,7 @@ const ALL: &[State] = &[Warm, First, Cold];
 
 const WORK: &[Work] = &[
     Work { name: "sequential read", states: ALL, run: |root| sequential(&root.join("large")) },
-    Work { name: "mmap scan", states: &[Warm, First], run: |root| mmap_scan(&root.join("large")) },
+    Work { name: "mmap scan", states: ALL, run: |root| mmap_scan(&root.join("large")) },
     Work { name: "random 4 KiB", states: &[Warm, Cold], run: |root| random(&root.join("large")) },
     Work { name: "find", states: ALL, run: |root| run("find", &[root.join("small").as_os_str()]) },
     Work {

@@ -10,6 +10,7 @@ mod digest;
 mod directory;
 mod name;
 mod node;
+pub mod outboard;
 
 pub use chunks::{Chunk, ChunkList, ChunkListError};
 pub use closure::{ClosureError, LeavesFirst, RootFirst};

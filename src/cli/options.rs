@@ -43,6 +43,11 @@ pub struct GlobalOptions {
     #[arg(long, global = true, env = "LAZYSTORE_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 
+    /// How much the cache may take of the disk: bytes, or 500M, 64GiB, ... [default: a tenth of the disk, at
+    /// least 1 GiB]
+    #[arg(long, global = true, env = "LAZYSTORE_CACHE_SIZE", value_name = "SIZE", value_parser = cache_size)]
+    cache_size: Option<u64>,
+
     /// How much to log: error, warn, info, debug or trace; RUST_LOG wins [default: info for mount and
     /// daemon, else warn]
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -84,9 +89,41 @@ impl GlobalOptions {
                 Some(dir) => Some(dir.clone()),
                 None => default_dir("/var/cache", "XDG_CACHE_HOME", ".cache").ok(),
             },
+            cache_size_max: self.cache_size,
         };
         Ok(compose::open(&addresses)?)
     }
+}
+
+/// A smaller cache would hold hardly more than its own database.
+const CACHE_SIZE_MIN: u64 = 16 << 20;
+
+fn cache_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < CACHE_SIZE_MIN => Err("a cache needs 16 MiB at least".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A number of bytes: digits, then nothing or one of the units of 1024, as in `64M`, `64MB` or `64MiB`.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: &str = "KMGT";
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let mut rest = unit.trim_start().chars();
+    let shift = match rest.next() {
+        None => Some(0),
+        Some(first) => {
+            let place = UNITS.find(first.to_ascii_uppercase());
+            place
+                .map(|place| 10 * (place as u32 + 1))
+                .filter(|_| matches!(rest.as_str(), "" | "B" | "iB"))
+        }
+    };
+    let bytes = digits.parse::<u64>().ok().zip(shift);
+    bytes.and_then(|(number, shift)| number.checked_mul(1 << shift)).ok_or_else(|| {
+        "expected a number of bytes, or one with K, M, G or T, like 64GiB".to_owned()
+    })
 }
 
 /// `<system>/lazystore` for root, else `$<variable>/lazystore`, else `$HOME/<fallback>/lazystore`.
@@ -100,4 +137,28 @@ fn default_dir(system: &str, variable: &str, fallback: &str) -> anyhow::Result<P
         PathBuf::from(home.context("neither HOME nor the XDG directories are set")?).join(fallback)
     };
     Ok(base.join("lazystore"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_understood() {
+        for (text, bytes) in [
+            ("16777216", 16 << 20),
+            ("16M", 16 << 20),
+            ("16 MiB", 16 << 20),
+            ("3g", 3 << 30),
+            ("2TB", 2 << 40),
+            ("20000KiB", 20_000 << 10),
+        ] {
+            assert_eq!(cache_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5G", "16Mib", "16MiBs", "16X", "99999999T", "16\u{b5}"] {
+            let error = cache_size(text).expect_err(text);
+            assert!(error.contains("expected a number"), "{text}: {error}");
+        }
+        assert!(cache_size("15M").expect_err("small").contains("16 MiB"));
+    }
 }

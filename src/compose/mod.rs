@@ -64,6 +64,8 @@ pub struct Addresses {
     pub store_dir: PathBuf,
     /// Where what comes from a remote is kept. `None` for nowhere.
     pub cache_dir: Option<PathBuf>,
+    /// How much that may take of the disk, in bytes. `None` for a tenth of it, but no less than 1 GiB.
+    pub cache_size_max: Option<u64>,
 }
 
 /// Why a store could not be opened.
@@ -87,7 +89,8 @@ pub enum Error {
 pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     let store = addresses.store.as_deref().unwrap_or("local:");
     let parse = |own: &Option<String>| own.as_deref().unwrap_or(store).parse::<Address>();
-    let mut opener = Opener { addresses, stores: HashMap::new(), channels: HashMap::new() };
+    let (stores, cache, channels) = (HashMap::new(), None, HashMap::new());
+    let mut opener = Opener { addresses, stores, cache, channels };
     let blobs = opener.blobs(&parse(&addresses.blobs)?)?;
     let directories = opener.directories(&parse(&addresses.directories)?)?;
     let (path_infos, remote) = opener.path_infos(&parse(&addresses.path_infos)?)?;
@@ -100,6 +103,8 @@ pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
 struct Opener<'a> {
     addresses: &'a Addresses,
     stores: HashMap<PathBuf, Arc<LocalStore>>,
+    /// Inside, `None` if there is to be none, or none can be had.
+    cache: Option<Option<Arc<LocalStore>>>,
     channels: HashMap<String, GrpcChannel>,
 }
 
@@ -184,8 +189,16 @@ impl Opener<'_> {
 
     /// Where what comes from a remote is kept. Without it everything still works, only slower.
     fn cache(&mut self) -> Option<Arc<LocalStore>> {
-        let dir = self.addresses.cache_dir.clone()?;
-        self.store(Some(&dir)).inspect_err(|error| warn!(%error, "going on without a cache")).ok()
+        if let Some(cache) = &self.cache {
+            return cache.clone();
+        }
+        let dir = self.addresses.cache_dir.as_deref();
+        let cache = dir.and_then(|dir| {
+            LocalStore::open_cache(dir, self.addresses.cache_size_max)
+                .inspect_err(|error| warn!(%error, "going on without a cache"))
+                .ok()
+        });
+        self.cache.insert(cache).clone()
     }
 
     fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {

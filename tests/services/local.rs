@@ -388,3 +388,17 @@ fn a_place_where_no_store_can_be_is_named() {
     let error = refused(Path::new("/proc/store"));
     assert!(error.contains("/proc/store"), "{error}");
 }
+
+#[tokio::test]
+async fn a_cache_is_no_store_and_a_store_no_cache() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(&folder));
+    let store = folder.path().join("store");
+    let error = LocalStore::open_cache(&store, None).expect_err("refused").to_string();
+    assert!(error.contains("a store, of which nothing may be forgotten"), "{error}");
+    let cache = folder.path().join("cache");
+    drop(LocalStore::open_cache(&cache, None).expect("it opens"));
+    let error = refused(&cache);
+    assert!(error.contains("is a cache") && error.contains("--store-dir"), "{error}");
+    drop(LocalStore::open_cache(&cache, None).expect("it is one still"));
+}

@@ -129,6 +129,10 @@ pub fn open(folder: &TempDir) -> Arc<LocalStore> {
     LocalStore::open(&folder.path().join("store")).expect("it opens")
 }
 
+pub fn open_cache(folder: &TempDir, size_max: u64) -> Arc<LocalStore> {
+    LocalStore::open_cache(&folder.path().join("cache"), Some(size_max)).expect("it opens")
+}
+
 impl Stack {
     /// Builds it in two folders.
     pub fn build(self, [one, two]: &[TempDir; 2]) -> Built {
@@ -146,10 +150,12 @@ impl Stack {
                 }
             }
             Stack::MemoryOverMemory => cached(memory(), memory()),
-            Stack::LocalOverMemory => cached(local(open(one)), memory()),
+            Stack::LocalOverMemory => cached(local(open_cache(one, 1 << 30)), memory()),
             Stack::GrpcTvix => grpc(memory(), one, Some(Dialect::Tvix)),
             Stack::GrpcSnix => grpc(local(open(two)), one, Some(Dialect::Snix)),
-            Stack::CachedGrpc => cached(local(open(one)), grpc(local(open(two)), two, None)),
+            Stack::CachedGrpc => {
+                cached(local(open_cache(one, 1 << 30)), grpc(local(open(two)), two, None))
+            }
         };
         Built { stack: self, stores }
     }

@@ -129,18 +129,19 @@ impl BlobFiles {
         Ok(Temporary { name, file })
     }
 
-    /// Stages the blob that was written to `temporary`. The caller has computed `digest` from what it wrote.
-    pub fn keep(&self, temporary: &Temporary, digest: &Digest) -> Result<()> {
+    /// Stages the blob that was written to `temporary`. The caller has computed `digest` from what it wrote. Returns
+    /// whether it was not there before.
+    pub fn keep(&self, temporary: &Temporary, digest: &Digest) -> Result<bool> {
         let _guard = self.put_lock(digest).lock();
         if self.has(digest)? {
             self.remove(&temporary.name);
-            return Ok(());
+            return Ok(false);
         }
         let folder = &self.session.folder;
         rustix::fs::renameat(folder, &temporary.name, folder, digest.to_hex())
             .map_err(|errno| self.failed(errno))?;
         self.staged.write().insert(*digest);
-        Ok(())
+        Ok(true)
     }
 
     /// Removes what was written to `temporary`.

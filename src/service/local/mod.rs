@@ -23,10 +23,13 @@
 //! inside a process `syncing` or one of the `put_locks` or `Packs::appending`, then `staged`. The database's come last.
 
 mod blob_files;
+mod bound;
 mod database;
+mod kind;
 mod offload;
 mod packs;
 mod session;
+mod usage;
 mod writeback;
 
 use std::{
@@ -38,9 +41,12 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 pub use blob_files::{BlobFiles, Temporary};
+pub use bound::{Bound, Full, ReserveError};
 pub use database::{Database, Durability};
+pub use kind::Kind;
 pub(crate) use offload::offload;
-pub use packs::{PACKED_LEN_MAX, Packs};
+pub use packs::{PACKED_LEN_MAX, Packs, entry_len};
+pub use usage::{default_size_max, on_disk};
 pub use writeback::Writeback;
 
 use super::Error;
@@ -55,6 +61,8 @@ pub struct LocalStore {
     blobs: BlobFiles,
     packs: Packs,
     database: Arc<Database>,
+    /// Of a cache.
+    bound: Option<Bound>,
 }
 
 /// Why a store directory cannot be opened.
@@ -69,6 +77,16 @@ pub enum OpenError {
         dir: PathBuf,
         /// The format found.
         found: u32,
+    },
+    /// A store is not to be used as a cache, nor a cache as a store, nor anything else as either.
+    #[error("{dir} is {what}: {next}")]
+    OtherKind {
+        /// The directory.
+        dir: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do about it.
+        next: &'static str,
     },
     /// The version file holds no format number.
     #[error("{path} says {text:?}, which is no store format")]
@@ -107,29 +125,53 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    fn from_io(dir: &Path, source: io::Error) -> Self {
+        let dir = dir.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                OpenError::NotWritable { dir, source }
+            }
+            _ => OpenError::Io { dir, source },
+        }
+    }
+}
+
 impl LocalStore {
     /// Opens the store in `dir`, which is made if it is not there. Finishes what dead processes left behind; while
     /// one process does that, others that open the same store wait for it.
     pub fn open(dir: &Path) -> Result<Arc<LocalStore>, Error> {
-        let endpoint: Arc<str> = format!("local://{}", dir.display()).into();
-        match Self::try_open(dir, endpoint.clone()) {
+        Self::open_kind(dir, Kind::Store, None)
+    }
+
+    /// Opens the cache in `dir`, in the same way. It takes at most `size_max` bytes of the disk; `None` for
+    /// [`default_size_max`].
+    pub fn open_cache(dir: &Path, size_max: Option<u64>) -> Result<Arc<LocalStore>, Error> {
+        Self::open_kind(dir, Kind::Cache, size_max)
+    }
+
+    fn open_kind(dir: &Path, kind: Kind, size_max: Option<u64>) -> Result<Arc<LocalStore>, Error> {
+        let endpoint: Arc<str> = match kind {
+            Kind::Store => format!("local://{}", dir.display()),
+            Kind::Cache => format!("the cache in {}", dir.display()),
+        }
+        .into();
+        match Self::try_open(dir, kind, size_max, endpoint.clone()) {
             Ok(store) => Ok(Arc::new(store)),
             Err(OpenError::Tidying(error)) => Err(error),
             Err(error) => Err(Error::unavailable(&endpoint, error)),
         }
     }
 
-    fn try_open(dir: &Path, endpoint: Arc<str>) -> Result<Self, OpenError> {
-        let io_error = |source: io::Error| {
-            let dir = dir.to_owned();
-            match source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    OpenError::NotWritable { dir, source }
-                }
-                _ => OpenError::Io { dir, source },
-            }
-        };
+    fn try_open(
+        dir: &Path,
+        kind: Kind,
+        size_max: Option<u64>,
+        endpoint: Arc<str>,
+    ) -> Result<Self, OpenError> {
+        let io_error = |source: io::Error| OpenError::from_io(dir, source);
         fs::create_dir_all(dir).map_err(io_error)?;
+        kind.claim(dir)?;
         let is_new = read_version(dir, io_error)?.is_none();
         fs::create_dir_all(dir.join("staging")).map_err(io_error)?;
         // Held until the end of this function: sessions appear and are tidied by one process at a time.
@@ -145,7 +187,15 @@ impl LocalStore {
         let database = Arc::new(database);
         let blobs = BlobFiles::open(dir, endpoint.clone()).map_err(io_error)?;
         let packs = Packs::open(dir, database.clone(), endpoint.clone())?;
-        Ok(LocalStore { endpoint, blobs, packs, database })
+        let bound = match kind {
+            Kind::Store => None,
+            Kind::Cache => {
+                let size_max = size_max.map_or_else(|| default_size_max(dir), Ok);
+                let bound = size_max.and_then(|size_max| Bound::open(dir, size_max));
+                Some(bound.map_err(io_error)?)
+            }
+        };
+        Ok(LocalStore { endpoint, blobs, packs, database, bound })
     }
 
     /// How the store is called in errors.
@@ -161,6 +211,31 @@ impl LocalStore {
     /// The blobs that are packed.
     pub fn packs(&self) -> &Packs {
         &self.packs
+    }
+
+    /// What bounds a cache; `None` for a store.
+    pub fn bound(&self) -> Option<&Bound> {
+        self.bound.as_ref()
+    }
+
+    /// Takes room for `bytes` that are to be written; a store has room for all that its disk takes. What is not written
+    /// in the end is to be [released](LocalStore::release). An error says that the cache is full.
+    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        let Some(bound) = &self.bound else { return Ok(()) };
+        bound.reserve(bytes).map_err(|error| match error {
+            ReserveError::Full(full) => {
+                let full = io::Error::new(io::ErrorKind::StorageFull, full);
+                Error::unavailable(&self.endpoint, full)
+            }
+            ReserveError::Io(error) => Error::unavailable(&self.endpoint, error),
+        })
+    }
+
+    /// Gives back what was reserved.
+    pub fn release(&self, bytes: u64) {
+        if let Some(bound) = self.bound.as_ref().filter(|_| bytes > 0) {
+            bound.release(bytes);
+        }
     }
 
     /// The directories, the path infos, and where packed blobs lie.

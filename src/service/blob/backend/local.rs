@@ -12,7 +12,7 @@ use crate::{
         blob::{
             BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Put,
         },
-        local::{LocalStore, PACKED_LEN_MAX, Temporary, Writeback, offload},
+        local::{LocalStore, PACKED_LEN_MAX, Temporary, Writeback, entry_len, offload, on_disk},
         sharded_lru::ShardedLru,
     },
 };
@@ -32,6 +32,19 @@ impl LocalBlobs {
     /// The blobs of `store`.
     pub fn new(store: Arc<LocalStore>) -> Self {
         LocalBlobs { store, opened: Arc::new(ShardedLru::new(OPENED_MAX)) }
+    }
+
+    /// Puts what takes up to `bytes`, and gives back what it did not take in the end, as `taken` tells.
+    fn within_bound<T>(
+        &self,
+        bytes: u64,
+        put: impl FnOnce() -> Result<T>,
+        taken: impl FnOnce(&T) -> u64,
+    ) -> Result<T> {
+        self.store.reserve(bytes)?;
+        let put = put();
+        self.store.release(bytes - put.as_ref().map_or(0, taken));
+        put
     }
 
     /// A session that stages without end would remember without end.
@@ -107,13 +120,23 @@ impl BlobService for LocalBlobs {
             let digest = Digest::of(&contents);
             let mut is_new = false;
             if contents.len() > PACKED_LEN_MAX {
-                is_new = self.store.blobs().put(&digest, &contents)?;
+                let len = on_disk(contents.len() as u64);
+                is_new = self.within_bound(
+                    len,
+                    || self.store.blobs().put(&digest, &contents),
+                    |new| len * u64::from(*new),
+                )?;
             } else if !contents.is_empty() {
                 short.push((puts.len(), digest, contents));
             }
             puts.push(Put { digest, is_new });
         }
-        let packed = self.store.packs().put_all(short.iter().map(|(_, d, c)| (*d, &c[..])))?;
+        let lens: Vec<_> = short.iter().map(|(.., contents)| entry_len(contents)).collect();
+        let packed = self.within_bound(
+            lens.iter().sum(),
+            || self.store.packs().put_all(short.iter().map(|(_, d, c)| (*d, &c[..]))),
+            |new| new.iter().zip(&lens).map(|(new, len)| len * u64::from(*new)).sum(),
+        )?;
         for (is_new, (index, ..)) in packed.into_iter().zip(short) {
             puts[index].is_new = is_new;
         }
@@ -128,6 +151,7 @@ impl BlobService for LocalBlobs {
             file: None,
             hasher: blake3::Hasher::new(),
             len: 0,
+            reserved: 0,
             writeback: Writeback::default(),
         }))
     }
@@ -154,12 +178,19 @@ struct LocalWriter {
     file: Option<Temporary>,
     hasher: blake3::Hasher,
     len: u64,
+    /// What was reserved for the file, in bytes.
+    reserved: u64,
     writeback: Writeback,
 }
 
 impl LocalWriter {
     /// Writes at the end of the file, which is made if there is none.
     fn append(&mut self, piece: &[u8], at: u64) -> Result<()> {
+        let needed = on_disk(at + piece.len() as u64);
+        if needed > self.reserved {
+            self.blobs.store.reserve(needed - self.reserved)?;
+            self.reserved = needed;
+        }
         let file = match self.file.take() {
             Some(file) => file,
             None => self.blobs.store.blobs().create_temporary()?,
@@ -205,7 +236,10 @@ impl BlobWriter for LocalWriter {
         if kept.is_err() {
             self.blobs.store.blobs().discard(&file);
         }
-        kept?;
+        if kept? {
+            // It stays taken.
+            self.reserved = 0;
+        }
         self.blobs.sync_if_due().await?;
         Ok((digest, self.len))
     }
@@ -216,5 +250,6 @@ impl Drop for LocalWriter {
         if let Some(file) = &self.file {
             self.blobs.store.blobs().discard(file);
         }
+        self.blobs.store.release(self.reserved);
     }
 }

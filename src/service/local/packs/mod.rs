@@ -20,6 +20,7 @@ use rustix::{
     io::Errno,
 };
 
+pub use self::pack::entry_len;
 use self::pack::{Pack, Place, Readable, file_name, parse_file_name};
 use super::database::{Database, Durability};
 use crate::{

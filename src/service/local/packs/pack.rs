@@ -13,6 +13,11 @@ use crate::castore::Digest;
 const MAGIC: [u8; 4] = *b"lzb1";
 const HEADER_LEN: usize = 40;
 
+/// What a blob takes of a pack, in bytes.
+pub fn entry_len(contents: &[u8]) -> u64 {
+    (HEADER_LEN + contents.len()) as u64
+}
+
 /// Where a packed blob lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {

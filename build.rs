@@ -46,6 +46,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let tvix = protox::compile(files("tvix"), ["protos"])?;
     let snix = protox::compile(files("snix"), ["protos"])?;
+    let own = protox::compile(["lazystore/v1/rpc_blobrange.proto"], ["protos"])?;
+    fs::write(out.join("lazystore.descriptors"), own.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(own)?;
     fs::write(out.join("tvix.descriptors"), tvix.encode_to_vec())?;
     fs::write(out.join("snix.descriptors"), snix.encode_to_vec())?;
 

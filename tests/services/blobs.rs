@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use lazystore::{
-    castore::Digest,
-    service::blob::{BLOB_PIECE_LEN_MAX, BlobService, Put, SMALL_BLOB_LEN_MAX, read_all},
+    castore::{
+        Digest,
+        outboard::{PieceCheck, Tree},
+    },
+    service::blob::{BLOB_PIECE_LEN_MAX, BlobService, Proven, Put, SMALL_BLOB_LEN_MAX, read_all},
 };
 
 use crate::{on_every_stack, support::noise};
@@ -76,6 +79,42 @@ fn what_was_put_is_read_back_in_any_range() {
             assert_eq!(whole.as_deref(), Some(&contents[..]));
             assert!(read_all(blobs, &digest, contents.len() - 1).await.is_err());
         }
+    });
+}
+
+#[test]
+fn ranges_come_with_their_proof_where_there_is_one() {
+    on_every_stack(|built| async move {
+        let blobs = &*built.stores.blobs;
+        // On both sides of the lengths from which a blob has a file and its tree is kept.
+        for (seed, len) in [(1, 5_000_003), (2, 300_000), (3, 16_384), (4, 5)] {
+            let contents = noise(seed, len);
+            let digest = Digest::of(&contents);
+            let absent = blobs.read_proven(&digest, 0..1).await.expect("it works");
+            assert!(matches!(absent, None | Some(Proven::Lacking)), "{absent:?}");
+            let mut writer = blobs.writer().await.expect("it works");
+            writer.write(contents.clone().into()).await.expect("it works");
+            writer.finish().await.expect("it works");
+            let size = len as u64;
+            for range in [0..1, size / 2..size / 2 + 70_000, size - 1..size, size + 5..size + 6] {
+                let proven = blobs.read_proven(&digest, range.clone()).await.expect("it works");
+                let Proven::Range { size: said, pieces } = proven.expect("it is there") else {
+                    panic!("{:?} proves nothing", built.stack);
+                };
+                assert_eq!(said, size);
+                let tree = Tree::new(size);
+                let mut check = PieceCheck::new(&digest, tree, tree.groups_of(&range));
+                let bytes = tree.bytes_of(&check.left());
+                let mut got = Vec::new();
+                for piece in pieces.try_collect::<Vec<_>>().await.expect("it reads") {
+                    check.take(&piece.nodes, &piece.data, |_, _| {}).expect("it is right");
+                    got.extend_from_slice(&piece.data);
+                }
+                assert_eq!(got, contents[bytes.start as usize..bytes.end as usize], "{range:?}");
+            }
+        }
+        let proven = blobs.read_proven(&Digest::EMPTY, 0..10).await.expect("it works");
+        assert!(matches!(proven, Some(Proven::Range { size: 0, .. })), "{proven:?}");
     });
 }
 

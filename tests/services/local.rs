@@ -9,10 +9,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use lazystore::{
-    castore::{Digest, Directory, Name, Node},
+    castore::{
+        Digest, Directory, Name, Node,
+        outboard::{PieceCheck, Tree},
+    },
     nix::{Details, PathInfo, StorePath},
-    service::{Error, Stores, blob::read_all, local::LocalStore},
+    service::{
+        Error, Stores,
+        blob::{Proven, read_all},
+        local::LocalStore,
+    },
 };
 use tempfile::TempDir;
 
@@ -95,6 +103,77 @@ async fn long_blobs_are_plain_files_that_nobody_writes() {
     assert!(fs::read(&expected).expect("it reads") == *LONG);
     let mode = fs::metadata(&expected).expect("there").permissions().mode();
     assert_eq!(mode & 0o222, 0, "{mode:o}");
+}
+
+/// Reads a range in the middle with its proof, and expects that it is right.
+async fn prove_middle(stores: &Stores, contents: &[u8]) {
+    let (digest, size) = (Digest::of(contents), contents.len() as u64);
+    let range = size / 2..size / 2 + 500_000;
+    let tree = Tree::new(size);
+    let mut check = PieceCheck::new(&digest, tree, tree.groups_of(&range));
+    let proven = stores.blobs.read_proven(&digest, range).await.expect("it works");
+    let Some(Proven::Range { mut pieces, .. }) = proven else { panic!("it proves nothing") };
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.expect("it reads");
+        check.take(&piece.nodes, &piece.data, |_, _| {}).expect("it is right");
+    }
+    assert!(check.left().is_empty());
+}
+
+#[tokio::test]
+async fn the_tree_of_a_long_blob_is_kept_and_made_again_where_it_is_damaged_or_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stores = local(open(&folder));
+    let contents = noise(7, 5_000_000);
+    let mut writer = stores.blobs.writer().await.expect("it works");
+    writer.write(contents.clone().into()).await.expect("it works");
+    writer.finish().await.expect("it works");
+    stores.blobs.sync().await.expect("it works");
+    let hex = Digest::of(&contents).to_hex();
+    let path = folder.path().join(format!("store/blobs/{}/{hex}.outboard", &hex[..2]));
+    let tree = fs::read(&path).expect("it was kept when the blob was written");
+    assert_eq!(tree.len() as u64, Tree::new(5_000_000).outboard_len());
+    prove_middle(&stores, &contents).await;
+    for damage in 0..4 {
+        let mut damaged = tree.clone();
+        match damage {
+            0 => damaged[8] ^= 1,
+            1 => damaged.truncate(9_000),
+            // What the first pieces do not need.
+            2 => damaged[12_000..].fill(0),
+            _ => damaged.clear(),
+        }
+        fs::write(&path, &damaged).expect("it writes");
+        prove_middle(&stores, &contents).await;
+        assert!(fs::read(&path).expect("there") == tree, "{damage}");
+    }
+    fs::remove_file(&path).expect("there");
+    prove_middle(&stores, &contents).await;
+    assert!(fs::read(&path).expect("there") == tree);
+    assert!(
+        stores.blobs.outboard(&Digest::of(&contents), 1 << 20).await.expect("works")
+            == Some(tree.into())
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_told_and_its_tree_proves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stores = local(open(&folder));
+    let contents = noise(8, 2_000_000);
+    let mut writer = stores.blobs.writer().await.expect("it works");
+    writer.write(contents.clone().into()).await.expect("it works");
+    writer.finish().await.expect("it works");
+    stores.blobs.sync().await.expect("it works");
+    let hex = Digest::of(&contents).to_hex();
+    let blob = folder.path().join(format!("store/blobs/{}/{hex}", &hex[..2]));
+    fs::remove_file(blob.with_extension("outboard")).expect("there");
+    let mut damaged = contents.clone();
+    damaged[1_999_999] ^= 1;
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).expect("ours");
+    fs::write(&blob, damaged).expect("it writes");
+    let proven = stores.blobs.read_proven(&Digest::of(&contents), 0..1).await;
+    assert!(matches!(proven, Err(Error::Corrupt { .. })), "{proven:?}");
 }
 
 #[tokio::test]

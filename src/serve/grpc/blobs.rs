@@ -22,6 +22,9 @@ use crate::{
 /// The length of the messages in which a blob is sent, in bytes.
 const READ_MESSAGE_LEN: usize = 256 << 10;
 
+/// The longest outboard that is sent, in bytes: that of a blob of 512 MiB. Clients take messages of up to 4 MiB.
+const OUTBOARD_LEN_MAX: u64 = (2 << 20) + 8;
+
 #[derive(Debug)]
 pub(super) struct Blobs {
     pub(super) blobs: Arc<dyn BlobService>,
@@ -49,7 +52,12 @@ impl blob_service_server::BlobService for Blobs {
             size: chunk.size,
         };
         let chunks = chunks.chunks().iter().map(meta).collect();
-        Ok(Response::new(wire::StatBlobResponse { chunks, bao: Bytes::new() }))
+        let bao = match request.send_bao {
+            true => self.blobs.outboard(&digest, OUTBOARD_LEN_MAX).await,
+            false => Ok(None),
+        };
+        let bao = bao.map_err(|error| to_status(&error))?.unwrap_or_default();
+        Ok(Response::new(wire::StatBlobResponse { chunks, bao }))
     }
 
     async fn read(

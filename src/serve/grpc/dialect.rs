@@ -12,13 +12,14 @@ use tonic::codegen::http::{
 use tower::{Layer, Service};
 
 /// The services, under all their names.
-pub(super) const SERVICES: [&str; 6] = [
+pub(super) const SERVICES: [&str; 7] = [
     "tvix.castore.v1.BlobService",
     "tvix.castore.v1.DirectoryService",
     "tvix.store.v1.PathInfoService",
     "snix.castore.v1.BlobService",
     "snix.castore.v1.DirectoryService",
     "snix.store.v1.PathInfoService",
+    "lazystore.v1.BlobRangeService",
 ];
 
 /// Puts a [`DialectService`] around a service.

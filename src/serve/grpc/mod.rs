@@ -10,6 +10,7 @@ mod dialect;
 mod directories;
 mod listener;
 mod path_infos;
+mod ranges;
 mod upload;
 
 use std::{future::Future, io, time::Duration};
@@ -26,11 +27,12 @@ pub use listener::Listener;
 
 use crate::{
     proto::{
-        SNIX_DESCRIPTORS, TVIX_DESCRIPTORS,
+        LAZYSTORE_DESCRIPTORS, SNIX_DESCRIPTORS, TVIX_DESCRIPTORS,
         castore::{
             blob_service_server::BlobServiceServer,
             directory_service_server::DirectoryServiceServer,
         },
+        ranges::blob_range_service_server::BlobRangeServiceServer,
         store::path_info_service_server::PathInfoServiceServer,
     },
     service::{Stores, grpc::MESSAGE_LEN_MAX},
@@ -110,11 +112,13 @@ async fn routes(stores: Stores) -> io::Result<Routes> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(TVIX_DESCRIPTORS)
         .register_encoded_file_descriptor_set(SNIX_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(LAZYSTORE_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(io::Error::other)?;
     let blobs = BlobServiceServer::new(blobs::Blobs { blobs: stores.blobs.clone() })
         .max_decoding_message_size(BLOB_MESSAGE_LEN_MAX);
+    let ranges = BlobRangeServiceServer::new(ranges::Ranges { blobs: stores.blobs.clone() });
     let directories = directories::Directories { directories: stores.directories.clone() };
     let directories =
         DirectoryServiceServer::new(directories).max_decoding_message_size(MESSAGE_LEN_MAX);
@@ -122,9 +126,12 @@ async fn routes(stores: Stores) -> io::Result<Routes> {
     Ok(Routes::new(health_service)
         .add_service(reflection)
         .add_service(blobs)
+        .add_service(ranges)
         .add_service(directories)
         .add_service(path_infos))
 }
 
+#[cfg(test)]
+mod range_tests;
 #[cfg(test)]
 mod tests;

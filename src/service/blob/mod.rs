@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod layer;
+mod proven;
 
 use std::{
     fmt,
@@ -20,6 +21,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use rustix::io::{Errno, ReadWriteFlags};
+
+pub use proven::{
+    PROVEN_PIECE_LEN_MAX, Proven, ProvenPiece, ProvenStream, checked, prove_contents,
+};
 
 use super::{Error, Result};
 use crate::castore::{ChunkList, Digest};
@@ -120,6 +125,19 @@ pub trait BlobService: Send + Sync + fmt::Debug {
     /// What the stream yields has been verified wherever the backend stands for its contents; see the `verify` layer
     /// for those that do not.
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>>;
+
+    /// The groups of 16 KiB that `range` touches, with what proves that they are the blob's: see
+    /// [`crate::castore::outboard`]. [`Proven::Lacking`] where there is no tree of the blob to prove it with. `None` if
+    /// the blob is absent.
+    async fn read_proven(&self, digest: &Digest, _range: Range<u64>) -> Result<Option<Proven>> {
+        Ok(self.has(digest).await?.then_some(Proven::Lacking))
+    }
+
+    /// The BLAKE3 tree of the blob, whole, if it is known and has at most `len_max` bytes: see
+    /// [`crate::castore::outboard`].
+    async fn outboard(&self, _digest: &Digest, _len_max: u64) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
 
     /// How the blob may be read in parts: a list that is empty if there is nothing finer than the blob. `None` if
     /// the blob is absent.

@@ -80,3 +80,12 @@ methods! {
     PATH_INFO_LIST = "store" "PathInfoService/List" on Questions;
     CALCULATE_NAR = "store" "PathInfoService/CalculateNAR" on Questions;
 }
+
+/// Our own, under one name.
+pub(crate) const BLOB_RANGE_READ: Method = Method {
+    tvix: "/lazystore.v1.BlobRangeService/Read",
+    snix: "/lazystore.v1.BlobRangeService/Read",
+    cannot: "answer BlobRangeService/Read",
+    name: "BlobRangeService/Read",
+    lane: Lane::Contents,
+};

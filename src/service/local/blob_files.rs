@@ -29,7 +29,7 @@ const STAGED_BLOBS_MAX: usize = 100_000;
 
 const PUT_LOCKS: usize = 64;
 
-const READ_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
+pub(super) const READ_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 const CREATE_FLAGS: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
@@ -39,8 +39,8 @@ const CREATE_FLAGS: OFlags =
 #[derive(Debug)]
 pub struct BlobFiles {
     endpoint: Arc<str>,
-    blobs: OwnedFd,
-    session: Session,
+    pub(super) blobs: OwnedFd,
+    pub(super) session: Session,
     /// What is complete in the session's folder. A digest leaves only after its file is in `blobs/`: whoever looks
     /// here first and there second finds every blob.
     staged: RwLock<HashSet<Digest>>,
@@ -69,7 +69,7 @@ impl BlobFiles {
         })
     }
 
-    fn failed(&self, error: impl Into<io::Error>) -> Error {
+    pub(super) fn failed(&self, error: impl Into<io::Error>) -> Error {
         Error::unavailable(&self.endpoint, error.into())
     }
 
@@ -229,6 +229,11 @@ pub struct Temporary {
 }
 
 impl Temporary {
+    /// Its name in the session's folder.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The file, open for writing.
     pub fn file(&self) -> &Arc<File> {
         &self.file

@@ -4,6 +4,7 @@
 //! <dir>/version                  the format's number
 //! <dir>/meta.sqlite              directories, path infos, and where packed blobs lie, in WAL mode
 //! <dir>/blobs/<2 hex>/<64 hex>   complete blobs that are longer than 64 KiB: plain files, never modified
+//! <dir>/blobs/<…>.outboard       the BLAKE3 trees of those that are longer than 1 MiB; see the `outboards` module
 //! <dir>/packs/<number>.pack      the shorter ones, one after another; see the `packs` module
 //! <dir>/staging/<session>/       blobs on their way; one folder a process, held by a lock on its `lock` file
 //! ```
@@ -27,7 +28,9 @@ mod bound;
 mod database;
 mod kind;
 mod offload;
+mod outboards;
 mod packs;
+mod proof;
 mod session;
 mod usage;
 mod writeback;
@@ -45,6 +48,7 @@ pub use bound::{Bound, Full, ReserveError};
 pub use database::{Database, Durability};
 pub use kind::Kind;
 pub(crate) use offload::offload;
+pub use outboards::{OUTBOARD_ABOVE_LEN, StoredOutboard, hash_blob};
 pub use packs::{PACKED_LEN_MAX, Packs, entry_len};
 pub use usage::{default_size_max, on_disk};
 pub use writeback::Writeback;

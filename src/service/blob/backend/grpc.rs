@@ -1,37 +1,52 @@
 //! Blobs of a peer.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 
 use crate::{
     castore::{Chunk, ChunkList, Digest},
-    proto::castore as wire,
+    proto::{castore as wire, ranges},
     service::{
         Error, Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Put},
+        blob::{
+            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Proven,
+            ProvenPiece, Put,
+        },
         grpc::{
             GrpcChannel, Opened, Upload,
-            method::{BLOB_PUT, BLOB_READ, BLOB_STAT},
+            method::{BLOB_PUT, BLOB_RANGE_READ, BLOB_READ, BLOB_STAT},
         },
     },
 };
 
 /// Reads and writes the blobs of the peer at the other end of a channel.
 ///
-/// The protocol knows no ranges: a range is read by reading from the start and dropping what comes before it, and
-/// the stream is given up at its end. What is read is not verified here; put the `verify` layer around it.
+/// The protocol that all peers speak knows no ranges: one is read by reading from the start and dropping what comes
+/// before it, and the stream is given up at its end. Peers of our make have a service for proven ranges besides; one that
+/// has not is asked for them once. What is read is not verified here; put the `verify` layer around it.
 #[derive(Debug, Clone)]
 pub struct GrpcBlobs {
     channel: GrpcChannel,
+    /// Set once the peer turned out not to be of our make.
+    knows_no_ranges: Arc<AtomicBool>,
 }
 
 impl GrpcBlobs {
     /// The blobs of the peer.
     pub fn new(channel: GrpcChannel) -> Self {
-        GrpcBlobs { channel }
+        GrpcBlobs { channel, knows_no_ranges: Arc::default() }
     }
 
     async fn stat(
@@ -42,6 +57,25 @@ impl GrpcBlobs {
         let digest = Bytes::copy_from_slice(digest.as_bytes());
         let request = wire::StatBlobRequest { digest, send_chunks, send_bao: false };
         self.channel.unary(&BLOB_STAT, request).await
+    }
+
+    /// What a range that was answered with `messages` begins with, and its pieces.
+    async fn ranges(
+        &self,
+        digest: &Digest,
+        mut messages: BoxStream<'static, Result<ranges::BlobRangePiece>>,
+    ) -> Result<Proven> {
+        let Some(head) = messages.next().await.transpose()? else {
+            let what = format!("a range of blob {digest} began with nothing");
+            return Err(Error::corrupt(self.channel.endpoint(), what));
+        };
+        if head.unproven {
+            return Ok(Proven::Lacking);
+        }
+        let pieces = messages.map(|message| {
+            message.map(|piece| ProvenPiece { nodes: piece.nodes, data: piece.data })
+        });
+        Ok(Proven::Range { size: head.size, pieces: pieces.boxed() })
     }
 
     fn digest_of(&self, answer: &wire::PutBlobResponse) -> Result<Digest> {
@@ -115,6 +149,29 @@ impl BlobService for GrpcBlobs {
             Ok(piece) => stream::iter(cut(piece).map(Ok)).boxed(),
             Err(error) => stream::iter([Err(error)]).boxed(),
         }))))
+    }
+
+    /// Not verified here either.
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        if self.knows_no_ranges.load(Relaxed) {
+            return Ok(Some(Proven::Lacking));
+        }
+        let request = ranges::ReadBlobRangeRequest {
+            digest: Bytes::copy_from_slice(digest.as_bytes()),
+            start: range.start,
+            end: range.end,
+        };
+        let messages = match self.channel.download(&BLOB_RANGE_READ, request).await {
+            Ok(Opened::NotFound) => return Ok(None),
+            Ok(Opened::Empty) => stream::empty().boxed(),
+            Ok(Opened::Messages(messages)) => messages,
+            Err(Error::Unsupported { .. }) => {
+                self.knows_no_ranges.store(true, Relaxed);
+                return Ok(Some(Proven::Lacking));
+            }
+            Err(error) => return Err(error),
+        };
+        self.ranges(digest, messages).await.map(Some)
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {

@@ -6,13 +6,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    castore::{ChunkList, Digest},
+    castore::{
+        ChunkList, Digest,
+        outboard::{OutboardBuilder, Tree},
+    },
     service::{
         Error, Result,
         blob::{
-            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Put,
+            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Proven,
+            Put, prove_contents,
         },
-        local::{LocalStore, PACKED_LEN_MAX, Temporary, Writeback, entry_len, offload, on_disk},
+        local::{
+            LocalStore, OUTBOARD_ABOVE_LEN, PACKED_LEN_MAX, Temporary, Writeback, entry_len,
+            offload, on_disk,
+        },
         sharded_lru::ShardedLru,
     },
 };
@@ -86,6 +93,22 @@ impl BlobService for LocalBlobs {
         Ok(Some(Box::pin(futures::stream::iter(pieces))))
     }
 
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        if *digest == Digest::EMPTY {
+            return Ok(Some(prove_contents(self.store.endpoint(), digest, Bytes::new(), &range)));
+        }
+        let Some(blob) = self.open_local(digest)? else { return Ok(None) };
+        self.store.prove(digest, blob, &range).await.map(Some)
+    }
+
+    async fn outboard(&self, digest: &Digest, len_max: u64) -> Result<Option<Bytes>> {
+        let Some(blob) = self.open_local(digest)? else { return Ok(None) };
+        match Tree::new(blob.size).outboard_len() <= len_max {
+            true => self.store.outboard(digest, blob).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
         Ok(self.has(digest).await?.then(ChunkList::default))
     }
@@ -149,7 +172,7 @@ impl BlobService for LocalBlobs {
             blobs: self.clone(),
             begin: Vec::new(),
             file: None,
-            hasher: blake3::Hasher::new(),
+            hasher: OutboardBuilder::new(),
             len: 0,
             reserved: 0,
             writeback: Writeback::default(),
@@ -176,7 +199,7 @@ struct LocalWriter {
     /// All there is, while there is no file.
     begin: Vec<u8>,
     file: Option<Temporary>,
-    hasher: blake3::Hasher,
+    hasher: OutboardBuilder,
     len: u64,
     /// What was reserved for the file, in bytes.
     reserved: u64,
@@ -223,7 +246,7 @@ impl BlobWriter for LocalWriter {
     }
 
     fn digest(&self) -> Option<Digest> {
-        Some(Digest::from(self.hasher.finalize()))
+        Some(self.hasher.digest())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(Digest, u64)> {
@@ -231,7 +254,7 @@ impl BlobWriter for LocalWriter {
             let put = self.blobs.put(mem::take(&mut self.begin).into()).await?;
             return Ok((put.digest, self.len));
         };
-        let digest = Digest::from(self.hasher.finalize());
+        let (digest, outboard) = mem::take(&mut self.hasher).finish();
         let kept = self.blobs.store.blobs().keep(&file, &digest);
         if kept.is_err() {
             self.blobs.store.blobs().discard(&file);
@@ -239,6 +262,11 @@ impl BlobWriter for LocalWriter {
         if kept? {
             // It stays taken.
             self.reserved = 0;
+        }
+        if self.len > OUTBOARD_ABOVE_LEN
+            && let Err(error) = self.blobs.store.keep_outboard(&digest, &outboard)
+        {
+            tracing::warn!(%digest, %error, "the tree of a blob is not kept; who asks for a range will wait for it");
         }
         self.blobs.sync_if_due().await?;
         Ok((digest, self.len))

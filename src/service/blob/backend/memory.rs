@@ -10,7 +10,10 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Put},
+        blob::{
+            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put,
+            prove_contents,
+        },
     },
 };
 
@@ -50,6 +53,11 @@ impl BlobService for MemoryBlobs {
             (!piece.is_empty()).then_some(Ok(piece))
         });
         Ok(Some(Box::pin(futures::stream::iter(pieces))))
+    }
+
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        let contents = self.get(digest);
+        Ok(contents.map(|contents| prove_contents("memory", digest, contents, &range)))
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {

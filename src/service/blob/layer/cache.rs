@@ -10,7 +10,7 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Error, Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put},
         single_flight::SingleFlight,
     },
 };
@@ -109,6 +109,22 @@ impl BlobService for CachedBlobs {
             Fill::Refused => {}
         }
         self.far.read(digest, range).await
+    }
+
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        match self.near.read_proven(digest, range.clone()).await {
+            Ok(Some(proven @ Proven::Range { .. })) => return Ok(Some(proven)),
+            Ok(Some(Proven::Lacking) | None) => {}
+            Err(error) => tracing::warn!(%digest, %error, "the near store cannot prove a range"),
+        }
+        self.far.read_proven(digest, range).await
+    }
+
+    async fn outboard(&self, digest: &Digest, len_max: u64) -> Result<Option<Bytes>> {
+        match self.near.outboard(digest, len_max).await {
+            Ok(Some(outboard)) => Ok(Some(outboard)),
+            _ => self.far.outboard(digest, len_max).await,
+        }
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {

@@ -10,7 +10,7 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put},
         counters::Operation,
     },
 };
@@ -20,6 +20,8 @@ use crate::{
 pub struct BlobCounters {
     has: Operation,
     read: Operation,
+    read_proven: Operation,
+    outboard: Operation,
     chunks: Operation,
     open_local: Operation,
     put: Operation,
@@ -30,10 +32,12 @@ pub struct BlobCounters {
 
 impl BlobCounters {
     /// Each operation, with its name.
-    pub fn operations(&self) -> [(&'static str, &Operation); 8] {
+    pub fn operations(&self) -> [(&'static str, &Operation); 10] {
         [
             ("has", &self.has),
             ("read", &self.read),
+            ("read_proven", &self.read_proven),
+            ("outboard", &self.outboard),
             ("chunks", &self.chunks),
             ("open_local", &self.open_local),
             ("put", &self.put),
@@ -76,6 +80,24 @@ impl BlobService for MeasuredBlobs {
             counters.read.moved(piece.len());
             Ok(piece)
         }))))
+    }
+
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        let found = self.counters.read_proven.found(self.inner.read_proven(digest, range).await)?;
+        let Some(Proven::Range { size, pieces }) = found else { return Ok(found) };
+        let counters = self.counters.clone();
+        let pieces = pieces.map(move |piece| {
+            let piece = counters.read_proven.continued(piece)?;
+            counters.read_proven.moved(piece.data.len() + piece.nodes.len());
+            Ok(piece)
+        });
+        Ok(Some(Proven::Range { size, pieces: Box::pin(pieces) }))
+    }
+
+    async fn outboard(&self, digest: &Digest, len_max: u64) -> Result<Option<Bytes>> {
+        let outboard = self.counters.outboard.found(self.inner.outboard(digest, len_max).await)?;
+        self.counters.outboard.moved(outboard.as_ref().map_or(0, Bytes::len));
+        Ok(outboard)
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {

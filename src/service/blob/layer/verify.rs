@@ -10,7 +10,10 @@ use crate::{
     castore::{ChunkList, Digest},
     service::{
         Error, Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put, SMALL_BLOB_LEN_MAX},
+        blob::{
+            BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put, SMALL_BLOB_LEN_MAX,
+            checked,
+        },
     },
 };
 
@@ -22,8 +25,9 @@ use crate::{
 /// nobody gets all of a wrong blob without an error. Whoever keeps what was read must wait for the end, as the
 /// `cache` layer does.
 ///
-/// A range of a blob costs the whole blob, as a hash can be computed over the whole only; so put a `cache` before it.
-/// Lists of chunks and local files pass as they are.
+/// A range that comes with its proof is checked piece by piece, and each piece is released once it is known to be right.
+/// A range without one costs the whole blob, as a hash can be computed over the whole only. Lists of chunks and local
+/// files pass as they are.
 #[derive(Debug)]
 pub struct VerifiedBlobs {
     endpoint: Arc<str>,
@@ -73,6 +77,11 @@ impl BlobService for VerifiedBlobs {
         Ok(Some(Box::pin(stream::unfold(check, |mut check| async move {
             check.next().await.map(|piece| (piece, check))
         }))))
+    }
+
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        let proven = self.inner.read_proven(digest, range.clone()).await?;
+        Ok(proven.map(|proven| checked(&self.endpoint, digest, &range, proven)))
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {

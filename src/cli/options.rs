@@ -1,6 +1,6 @@
 //! Options that every command has.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -16,7 +16,8 @@ use crate::{
 #[command(next_help_heading = "Options of all commands")]
 pub struct GlobalOptions {
     /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port, grpc+https://host:port or
-    /// grpc+unix:///abs/socket, the last three with ?dialect=tvix|snix if it cannot be found out
+    /// grpc+unix:///abs/socket, the last three with ?timeout=SECONDS for how long an answer may take (default 30) and
+    /// ?dialect=tvix|snix if that cannot be found out
     /// [default: local:, the store in --store-dir]
     #[arg(long, global = true, env = "LAZYSTORE_STORE", value_name = "ADDR")]
     store: Option<String>,
@@ -48,6 +49,14 @@ pub struct GlobalOptions {
     #[arg(long, global = true, env = "LAZYSTORE_CACHE_SIZE", value_name = "SIZE", value_parser = cache_size)]
     cache_size: Option<u64>,
 
+    /// Ask nothing that is remote: what is in the cache is there, anything else fails at once
+    #[arg(long, global = true, env = "LAZYSTORE_OFFLINE")]
+    offline: bool,
+
+    /// For how many seconds a name that a remote store does not have is not asked for again
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    absent_ttl: Duration,
+
     /// How much to log: error, warn, info, debug or trace; RUST_LOG wins [default: info for mount and
     /// daemon, else warn]
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -72,7 +81,7 @@ pub enum ProgressWhen {
 }
 
 impl GlobalOptions {
-    /// Opens the store. What is remote is not contacted yet. Needs the context of the runtime.
+    /// Opens the store. What is remote is not waited for. Needs the context of the runtime.
     pub(super) fn open(&self) -> anyhow::Result<Stores> {
         let addresses = Addresses {
             store: self.store.clone(),
@@ -90,6 +99,8 @@ impl GlobalOptions {
                 None => default_dir("/var/cache", "XDG_CACHE_HOME", ".cache").ok(),
             },
             cache_size_max: self.cache_size,
+            offline: self.offline,
+            absent_ttl: self.absent_ttl,
         };
         Ok(compose::open(&addresses)?)
     }
@@ -124,6 +135,12 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.and_then(|(number, shift)| number.checked_mul(1 << shift)).ok_or_else(|| {
         "expected a number of bytes, or one with K, M, G or T, like 64GiB".to_owned()
     })
+}
+
+/// A time in seconds, with or without a fraction.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// `<system>/lazystore` for root, else `$<variable>/lazystore`, else `$HOME/<fallback>/lazystore`.

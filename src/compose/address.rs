@@ -1,6 +1,6 @@
 //! The addresses of services, as people write them.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     castore::SizeRule,
@@ -22,6 +22,8 @@ pub enum Address {
         dialect: Option<Dialect>,
         /// How it wants the sizes of directories. `None` for what goes with its dialect.
         size_rule: Option<SizeRule>,
+        /// How long an answer may take. `None` for the default.
+        timeout: Option<Duration>,
     },
 }
 
@@ -50,8 +52,7 @@ fn parse(address: &str) -> Result<Address, String> {
     let (scheme, rest) = address.split_once(':').ok_or(FORMS)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     if let Some(kind) = scheme.strip_prefix("grpc+") {
-        let (dialect, size_rule) = grpc_options(query)?;
-        return Ok(Address::Grpc { server: server(kind, rest)?, dialect, size_rule });
+        return grpc(server(kind, rest)?, query);
     }
     if !query.is_empty() {
         return Err(format!("{scheme}: takes no options"));
@@ -86,8 +87,8 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn grpc_options(query: &str) -> Result<(Option<Dialect>, Option<SizeRule>), String> {
-    let (mut dialect, mut size_rule) = (None, None);
+fn grpc(address: GrpcAddress, query: &str) -> Result<Address, String> {
+    let (mut dialect, mut size_rule, mut timeout) = (None, None, None);
     for option in query.split('&').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("dialect", word)) => {
@@ -96,10 +97,20 @@ fn grpc_options(query: &str) -> Result<(Option<Dialect>, Option<SizeRule>), Stri
             Some(("sizes", "documented")) => size_rule = Some(SizeRule::Documented),
             Some(("sizes", "doubled")) => size_rule = Some(SizeRule::Doubled),
             Some(("sizes", _)) => return Err("sizes are documented or doubled".to_owned()),
+            Some(("timeout", seconds)) => timeout = Some(duration(seconds)?),
             _ => return Err(format!("the option {option:?} is unknown")),
         }
     }
-    Ok((dialect, size_rule))
+    Ok(Address::Grpc { server: address, dialect, size_rule, timeout })
+}
+
+/// A time in seconds, with or without its unit and a fraction: `30`, `1.5s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok();
+    let within = seconds.filter(|seconds| (0.1..=3600.0).contains(seconds));
+    within.map(Duration::from_secs_f64).ok_or_else(|| {
+        format!("{text:?} is no time: expected seconds, from 0.1 to 3600, like timeout=30")
+    })
 }
 
 impl fmt::Display for Address {
@@ -118,7 +129,7 @@ mod tests {
     use super::*;
 
     fn grpc(server: GrpcAddress) -> Address {
-        Address::Grpc { server, dialect: None, size_rule: None }
+        Address::Grpc { server, dialect: None, size_rule: None, timeout: None }
     }
 
     #[test]
@@ -131,11 +142,12 @@ mod tests {
             ("grpc+https://host:1/", grpc(GrpcAddress::Http("https://host:1".to_owned()))),
             ("grpc+unix:///run/s", grpc(GrpcAddress::Unix("/run/s".into()))),
             (
-                "grpc+unix:///run/s?dialect=snix&sizes=documented",
+                "grpc+unix:///run/s?dialect=snix&sizes=documented&timeout=1.5s",
                 Address::Grpc {
                     server: GrpcAddress::Unix("/run/s".into()),
                     dialect: Some(Dialect::Snix),
                     size_rule: Some(SizeRule::Documented),
+                    timeout: Some(Duration::from_millis(1500)),
                 },
             ),
         ] {
@@ -157,6 +169,8 @@ mod tests {
             ("grpc+tcp://a:1", "expected memory:"),
             ("grpc+unix:s", "must be absolute"),
             ("grpc+http://a:1?dialect=nix", "expected tvix or snix"),
+            ("grpc+http://a:1?timeout=0", "is no time"),
+            ("grpc+http://a:1?timeout=NaN", "is no time"),
             ("grpc+http://a:1?colour=red", "\"colour=red\" is unknown"),
         ] {
             let error = text.parse::<Address>().expect_err(text).to_string();

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `memory:` | memory |
 //! | `local:` | for directories and path infos a bounded memory in front; then the store directory |
-//! | `grpc+…:` | the same memory; a store directory as cache; verification; the remote |
+//! | `grpc+…:` | the same memory, which for a while also knows what is absent; a store directory as cache; verification; the remote |
 //!
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
@@ -14,6 +14,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 pub use address::{Address, AddressError};
@@ -33,12 +34,15 @@ use crate::{
             backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
             layer::{CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories},
         },
-        grpc::{GrpcChannel, GrpcOptions},
+        grpc::{DEADLINE_DEFAULT, GrpcChannel, GrpcOptions},
         local::LocalStore,
         pathinfo::{
             NarCalculation, PathInfoService,
             backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
-            layer::{CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters},
+            layer::{
+                AbsentPathInfos, CachedPathInfos, CoalescedPathInfos, LruPathInfos,
+                MeasuredPathInfos, PathInfoCounters,
+            },
         },
     },
 };
@@ -66,6 +70,10 @@ pub struct Addresses {
     pub cache_dir: Option<PathBuf>,
     /// How much that may take of the disk, in bytes. `None` for a tenth of it, but no less than 1 GiB.
     pub cache_size_max: Option<u64>,
+    /// Whether nothing that is remote may be asked: only what is in the cache is there.
+    pub offline: bool,
+    /// For how long it is remembered that a remote has no path info of some name.
+    pub absent_ttl: Duration,
 }
 
 /// Why a store could not be opened.
@@ -84,7 +92,7 @@ pub enum Error {
     },
 }
 
-/// Opens the services at `addresses`. What is remote is not contacted yet, so that a store can be mounted while the
+/// Opens the services at `addresses`. Connections are made in the background, so that a store can be mounted while the
 /// network is down. Needs the context of a tokio runtime.
 pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     let store = addresses.store.as_deref().unwrap_or("local:");
@@ -167,7 +175,9 @@ impl Opener<'_> {
                     }
                     None => far,
                 };
-                Arc::new(LruPathInfos::new(cached, PATH_INFOS_LRU_ENTRIES_MAX))
+                let coalesced = Arc::new(CoalescedPathInfos::new(cached));
+                let absent = AbsentPathInfos::new(coalesced, self.addresses.absent_ttl);
+                Arc::new(LruPathInfos::new(Arc::new(absent), PATH_INFOS_LRU_ENTRIES_MAX))
             }
         };
         let measured = MeasuredPathInfos::new(bottom, Arc::new(PathInfoCounters::default()));
@@ -202,17 +212,22 @@ impl Opener<'_> {
     }
 
     fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {
-        let Address::Grpc { server, dialect, size_rule } = address else {
+        let Address::Grpc { server, dialect, size_rule, timeout } = address else {
             unreachable!("only addresses of servers get here");
         };
         let key = format!("{address:?}");
         if let Some(channel) = self.channels.get(&key) {
             return Ok(channel.clone());
         }
-        let options =
-            GrpcOptions { dialect: *dialect, size_rule: *size_rule, ..GrpcOptions::default() };
+        let options = GrpcOptions {
+            dialect: *dialect,
+            size_rule: *size_rule,
+            deadline: timeout.unwrap_or(DEADLINE_DEFAULT),
+            offline: self.addresses.offline,
+        };
         let channel = GrpcChannel::connect(server, options)
             .map_err(|source| Error::Open { address: address.to_string(), source })?;
+        channel.connect_ahead();
         self.channels.insert(key, channel.clone());
         Ok(channel)
     }

@@ -52,6 +52,10 @@ fn service_errno(what: &'static str, error: &ServiceError) -> i32 {
                 None => libc::EHOSTUNREACH,
             }
         }
+        ServiceError::Offline { .. } => {
+            debug!(what, %error, "the store may not be asked");
+            libc::ENETUNREACH
+        }
         ServiceError::TimedOut { .. } => {
             warn!(what, %error, "the store does not answer");
             libc::ETIMEDOUT

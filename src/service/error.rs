@@ -15,6 +15,14 @@ pub enum Error {
         /// What happened.
         source: Cause,
     },
+    /// It is not here, and nobody may be asked for it.
+    #[error("{endpoint} may not be asked while offline ({what})")]
+    Offline {
+        /// Which service, as the user named it.
+        endpoint: Arc<str>,
+        /// What would have been asked.
+        what: Arc<str>,
+    },
     /// No answer came in time.
     #[error("{endpoint} did not answer in time ({what})")]
     TimedOut {

@@ -7,7 +7,7 @@ use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait, metadata::MetadataValue};
 
 use super::upload;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     proto::castore::{self as wire, directory_service_server, get_directory_request::ByWhat},
     service::{
         directory::{DirectoryService, DirectoryStream},
-        grpc::to_status,
+        grpc::{FOUND_HEADER, to_status},
     },
 };
 
@@ -53,7 +53,9 @@ impl directory_service_server::DirectoryService for Directories {
             Ok(directory) => Ok(wire::Directory::from(&*directory)),
             Err(error) => Err(to_status(&error)),
         };
-        Ok(Response::new(directories.map(message).boxed()))
+        let mut answer = Response::new(directories.map(message).boxed());
+        answer.metadata_mut().insert(FOUND_HEADER, MetadataValue::from_static("1"));
+        Ok(answer)
     }
 
     /// The order is checked by the store.

@@ -48,6 +48,11 @@ const BLOB_MESSAGE_LEN_MAX: usize = 16 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// How much a client may send on all streams of a connection before it is taken, in bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The longest frame that a client may send, in bytes.
+const FRAME_LEN_MAX: u32 = 256 << 10;
+/// How many streams a client may give up before we get to see them. Readers that are killed, and files of which only
+/// the beginning was read, give up many at once; a connection is closed that gives up more.
+const GIVEN_UP_STREAMS_MAX: usize = 4096;
 /// How often an idle client is asked whether it lives, and how long it may take to react.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long calls may still run once the server was told to stop.
@@ -65,6 +70,9 @@ pub async fn serve(
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_LEN_MAX)
+        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(GIVEN_UP_STREAMS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
         .add_routes(routes);

@@ -2,16 +2,20 @@
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
-use tonic::{Request, Response, Status, async_trait};
+use prost::Message as _;
+use tonic::{Request, Response, Status, async_trait, metadata::MetadataValue};
 
 use crate::{
-    castore::Node,
+    castore::{Digest, Node},
     nix::{PathInfo, StorePathDigest},
     proto::{
         castore as castore_wire,
         store::{self as wire, get_path_info_request::ByWhat, path_info_service_server},
     },
-    service::{self, Stores, grpc::to_status},
+    service::{
+        self, Stores,
+        grpc::{ANSWER_DIGEST_HEADER, to_status},
+    },
 };
 
 #[derive(Debug)]
@@ -40,6 +44,15 @@ impl PathInfos {
     }
 }
 
+/// An answer whose receiver can see whether it was damaged on its way. Directories and blobs have digests of their own.
+fn with_digest(message: wire::PathInfo) -> Response<wire::PathInfo> {
+    let digest = Digest::of(&message.encode_to_vec());
+    let mut answer = Response::new(message);
+    let value = MetadataValue::from_bytes(digest.as_bytes());
+    answer.metadata_mut().insert_bin(ANSWER_DIGEST_HEADER, value);
+    answer
+}
+
 #[async_trait]
 impl path_info_service_server::PathInfoService for PathInfos {
     type ListStream = BoxStream<'static, Result<wire::PathInfo, Status>>;
@@ -57,7 +70,7 @@ impl path_info_service_server::PathInfoService for PathInfos {
         let path_info = found
             .map_err(|error| to_status(&error))?
             .ok_or_else(|| Status::not_found(format!("no store path {digest}-…")))?;
-        Ok(Response::new(wire::PathInfo::from(&path_info)))
+        Ok(with_digest(wire::PathInfo::from(&path_info)))
     }
 
     async fn put(

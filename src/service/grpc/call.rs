@@ -1,21 +1,33 @@
-//! Calls with deadlines.
+//! The kinds of calls: a question with one answer, a stream from the peer, a stream to the peer.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, marker::PhantomData, time::Duration};
 
+use bytes::Bytes;
 use futures::{
     Stream, StreamExt as _,
     stream::{self, BoxStream},
 };
 use prost::Message;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    CancellationHandle, Code, Request, Response, Status, client::Grpc, transport::Channel,
+    CancellationHandle, Code, Request, Status, Streaming, client::Grpc,
+    codegen::http::uri::PathAndQuery,
 };
-use tonic_prost::ProstCodec;
 
-use super::{Dialect, GrpcChannel, MESSAGE_LEN_MAX, method::Method, status::from_status};
-use crate::service::{Error, Result};
+use super::{
+    ANSWER_DIGEST_HEADER, FOUND_HEADER, GrpcChannel, MESSAGE_LEN_MAX,
+    attempts::Answer,
+    codec::RawCodec,
+    guard::{Arrived, Guarded},
+    method::{Lane, Method},
+    patience::Patience,
+    status::{Failure, failure},
+};
+use crate::{
+    castore::Digest,
+    service::{Error, Result},
+};
 
 /// How many messages of an upload wait for the network.
 const UPLOAD_MESSAGES_MAX: usize = 4;
@@ -30,41 +42,43 @@ pub(crate) enum Opened<R> {
     Messages(BoxStream<'static, Result<R>>),
 }
 
-type Answer<R> = Result<R, Status>;
+/// A stream of which the first message has come.
+struct Begun {
+    first: Option<Bytes>,
+    rest: Streaming<Bytes>,
+    arrived: Arrived,
+}
 
 impl GrpcChannel {
     /// Asks one question. `None` if the peer finds nothing.
     pub(crate) async fn unary<M, R>(&self, method: &'static Method, message: M) -> Result<Option<R>>
     where
-        M: Message + 'static,
+        M: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let dialect = self.dialect().await?;
-        match self.unary_in(dialect, method, message).await? {
-            Ok(answer) => Ok(Some(answer)),
+        let ask = |path| self.ask(method, method.lane, path, message.clone());
+        match self.attempt(method, ask).await? {
+            Ok(answer) => self.read(method, answer).map(Some),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(self.error(method, status)),
         }
     }
 
-    /// Asks one question, and leaves the status to the caller.
-    pub(super) async fn unary_in<M, R>(
-        &self,
-        dialect: Dialect,
-        method: &'static Method,
-        message: M,
-    ) -> Result<Answer<R>>
+    /// Makes one attempt to ask `message` on both connections, so that they are there, and it is known how the peer
+    /// speaks.
+    pub(super) async fn greet<M>(&self, method: &'static Method, message: M)
     where
-        M: Message + 'static,
-        R: Message + Default + 'static,
+        M: Message + Clone + 'static,
     {
-        let call = async {
-            let mut grpc = self.ready(method).await?;
-            let request = Request::new(message);
-            let codec = ProstCodec::default();
-            grpc.unary(request, method.path(dialect), codec).await.map(Response::into_inner)
+        let greet = |lane| {
+            let message = message.clone();
+            let ask = move |path| self.ask(method, lane, path, message.clone());
+            async move { self.attempt_first(method, ask).await }
         };
-        self.within(self.0.options.call_timeout, method, call).await
+        let (questions, contents) = tokio::join!(greet(Lane::Questions), greet(Lane::Contents));
+        if let Err(error) = questions.and(contents) {
+            tracing::debug!(%error, "cannot connect ahead");
+        }
     }
 
     /// Asks a question that is answered with a stream, and waits for the first message: only that tells absent from
@@ -75,35 +89,38 @@ impl GrpcChannel {
         message: M,
     ) -> Result<Opened<R>>
     where
-        M: Message + 'static,
+        M: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let dialect = self.dialect().await?;
-        let call = async {
-            let mut grpc = self.ready(method).await?;
-            let codec = ProstCodec::<M, R>::default();
-            let answer = grpc.server_streaming(Request::new(message), method.path(dialect), codec);
-            let mut messages = answer.await?.into_inner();
-            let first = messages.message().await?;
-            Ok::<_, Status>((first, messages))
-        };
-        let (first, messages) = match self.within(self.0.options.call_timeout, method, call).await?
-        {
-            Ok((Some(first), messages)) => (first, messages),
-            Ok((None, _)) => return Ok(Opened::Empty),
+        let began = Instant::now();
+        let call = |path| self.begin(method, method.lane, path, message.clone());
+        let Begun { first, rest, arrived } = match self.attempt(method, call).await? {
+            Ok(begun) => begun,
             Err(status) if status.code() == Code::NotFound => return Ok(Opened::NotFound),
             Err(status) => return Err(self.error(method, status)),
         };
-        let state = Some((self.clone(), messages));
+        let Some(first) = first else { return Ok(Opened::Empty) };
+        let first = self.read(method, first)?;
+        let patience = Patience::new(self.0.options.deadline, began.elapsed(), arrived.0);
+        let state = Some((self.clone(), rest, patience));
         let rest = stream::unfold(state, move |state| async move {
-            let (channel, mut messages) = state?;
-            let idle_timeout = channel.0.options.idle_timeout;
-            match channel.within(idle_timeout, method, messages.message()).await {
-                Ok(Ok(Some(message))) => Some((Ok(message), Some((channel, messages)))),
-                Ok(Ok(None)) => None,
-                Ok(Err(status)) => Some((Err(channel.error(method, status)), None)),
-                Err(error) => Some((Err(error), None)),
-            }
+            let (channel, mut messages, mut patience) = state?;
+            let began = Instant::now();
+            let message = match patience.wait(messages.message()).await {
+                Some(Ok(Some(message))) => {
+                    channel.0.circuit.answered();
+                    channel.read(method, message)
+                }
+                Some(Ok(None)) => return None,
+                Some(Err(status)) => Err(channel.error(method, contradiction(status))),
+                None => {
+                    let error = channel.timed_out(method);
+                    channel.0.circuit.failed(began, &error);
+                    Err(error)
+                }
+            };
+            let goes_on = message.is_ok();
+            Some((message, goes_on.then_some((channel, messages, patience))))
         });
         Ok(Opened::Messages(stream::iter([Ok(first)]).chain(rest).boxed()))
     }
@@ -115,13 +132,14 @@ impl GrpcChannel {
         messages: Vec<M>,
     ) -> Result<R>
     where
-        M: Message + 'static,
+        M: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let dialect = self.dialect().await?;
-        let call = self.send(dialect, method, Request::new(stream::iter(messages)));
-        let answer = self.within(self.0.options.call_timeout, method, call).await?;
-        answer.map_err(|status| self.error(method, status))
+        let send = |path| self.send(method, path, Request::new(stream::iter(messages.clone())));
+        match self.attempt(method, send).await? {
+            Ok(answer) => self.read(method, answer),
+            Err(status) => Err(self.error(method, status)),
+        }
     }
 
     /// Begins a stream of messages to the peer.
@@ -130,58 +148,124 @@ impl GrpcChannel {
         M: Message + 'static,
         R: Message + Default + 'static,
     {
-        let dialect = self.dialect().await?;
+        self.check_online(method)?;
+        // What was sent cannot be sent again in the other dialect.
+        let path = method.path(self.dialect().await?);
         let (sender, receiver) = mpsc::channel(UPLOAD_MESSAGES_MAX);
         let mut request = Request::new(ReceiverStream::new(receiver));
         let cancel = Some(request.cancellation_handle());
         let channel = self.clone();
-        let answer = tokio::spawn(async move { channel.send(dialect, method, request).await });
+        let answer = tokio::spawn(async move { channel.send(method, path, request).await });
         Ok(Upload {
             channel: self.clone(),
             method,
             sender: Some(sender),
             answer: Some(answer),
             cancel,
+            answers: PhantomData,
         })
     }
 
-    async fn send<M, R>(
+    /// One question and its one answer.
+    async fn ask<M: Message + 'static>(
         &self,
-        dialect: Dialect,
         method: &'static Method,
-        messages: Request<impl Stream<Item = M> + Send + 'static>,
-    ) -> Answer<R>
-    where
-        M: Message + 'static,
-        R: Message + Default + 'static,
-    {
-        let mut grpc = self.ready(method).await?;
-        let codec = ProstCodec::default();
-        let answer = grpc.client_streaming(messages, method.path(dialect), codec).await;
-        answer.map(Response::into_inner)
+        lane: Lane,
+        path: PathAndQuery,
+        message: M,
+    ) -> Answer<Bytes> {
+        let begun = self.begin(method, lane, path, message).await?;
+        let answer = begun.first.ok_or_else(|| Status::internal("an answer without a message"))?;
+        end(begun.rest).await?;
+        Ok(answer)
     }
 
-    async fn ready(&self, method: &Method) -> Answer<Grpc<Channel>> {
-        let mut grpc = Grpc::new(self.lane(method.lane)).max_decoding_message_size(MESSAGE_LEN_MAX);
+    /// One question, and the beginning of its answer.
+    async fn begin<M: Message + 'static>(
+        &self,
+        method: &'static Method,
+        lane: Lane,
+        path: PathAndQuery,
+        message: M,
+    ) -> Answer<Begun> {
+        let mut grpc = self.ready(lane).await?;
+        let codec = RawCodec::<M>::new();
+        let answer = grpc.server_streaming(Request::new(message), path, codec).await?;
+        let arrived = answer.extensions().get::<Arrived>().cloned().unwrap_or_default();
+        let digest = answer.metadata().get_bin(ANSWER_DIGEST_HEADER);
+        let digest = digest.and_then(|digest| digest.to_bytes().ok());
+        let is_found = answer.metadata().contains_key(FOUND_HEADER);
+        let mut rest = answer.into_inner();
+        let first = rest.message().await?;
+        if first.is_none() && is_found {
+            return Err(Status::data_loss("the messages that were announced did not come"));
+        }
+        if let (Some(first), Some(digest)) = (&first, digest)
+            && digest != Digest::of(first).as_bytes()[..]
+        {
+            let what = format!("the answer of {} was damaged on its way", method.name);
+            return Err(Status::data_loss(what));
+        }
+        Ok(Begun { first, rest, arrived })
+    }
+
+    /// A stream of messages and its one answer.
+    async fn send<M: Message + 'static>(
+        &self,
+        method: &'static Method,
+        path: PathAndQuery,
+        messages: Request<impl Stream<Item = M> + Send + 'static>,
+    ) -> Answer<Bytes> {
+        let mut grpc = self.ready(method.lane).await?;
+        let codec = RawCodec::<M>::new();
+        let mut rest = grpc.streaming(messages, path, codec).await?.into_inner();
+        let answer = rest.message().await?;
+        end(rest).await?;
+        answer.ok_or_else(|| Status::internal("an answer without a message"))
+    }
+
+    async fn ready(&self, lane: Lane) -> Answer<Grpc<Guarded>> {
+        let grpc = Grpc::new(Guarded(self.lane(lane)));
+        let mut grpc = grpc.max_decoding_message_size(MESSAGE_LEN_MAX);
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc)
     }
 
+    fn read<R: Message + Default>(&self, method: &Method, message: Bytes) -> Result<R> {
+        R::decode(message).map_err(|error| {
+            let what = format!("{} was answered with no legal message: {error}", method.name);
+            Error::corrupt(self.endpoint(), what)
+        })
+    }
+
     async fn within<T>(
         &self,
-        timeout: Duration,
+        time: Duration,
         method: &Method,
         call: impl Future<Output = T>,
     ) -> Result<T> {
-        tokio::time::timeout(timeout, call).await.map_err(|_| self.timed_out(method))
+        tokio::time::timeout(time, call).await.map_err(|_| self.timed_out(method))
     }
+}
 
-    fn timed_out(&self, method: &Method) -> Error {
-        Error::TimedOut { endpoint: self.endpoint().clone(), what: method.name.into() }
+/// Waits for the end of an answer after its only message.
+async fn end(mut rest: Streaming<Bytes>) -> Answer<()> {
+    match rest.message().await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(Status::data_loss("more than one message came where one was due")),
+        Err(status) => Err(contradiction(status)),
     }
+}
 
-    pub(super) fn error(&self, method: &Method, status: Status) -> Error {
-        from_status(self.endpoint(), method, status)
+/// What a status means that comes after messages. One that would be an answer of its own, such as that nothing was
+/// found, cannot be believed any more.
+fn contradiction(status: Status) -> Status {
+    match (failure(&status), status.code()) {
+        (Failure::None, Code::DataLoss | Code::DeadlineExceeded) => status,
+        (Failure::None, code) => {
+            Status::data_loss(format!("{code:?} after messages: {}", status.message()))
+        }
+        (Failure::Passing | Failure::Unreachable, _) => status,
     }
 }
 
@@ -192,23 +276,24 @@ pub(crate) struct Upload<M, R> {
     method: &'static Method,
     sender: Option<mpsc::Sender<M>>,
     /// Nothing once it has been taken.
-    answer: Option<JoinHandle<Answer<R>>>,
+    answer: Option<JoinHandle<Answer<Bytes>>>,
     /// Nothing once the stream may end.
     cancel: Option<CancellationHandle>,
+    answers: PhantomData<fn() -> R>,
 }
 
-impl<M: Send + 'static, R> Upload<M, R> {
+impl<M: Send + 'static, R: Message + Default> Upload<M, R> {
     /// Sends the next message, as soon as there is room.
     pub(crate) async fn send(&mut self, message: M) -> Result<()> {
-        if let Some(sender) = &self.sender {
-            let idle_timeout = self.channel.0.options.idle_timeout;
-            if self.channel.within(idle_timeout, self.method, sender.send(message)).await?.is_ok() {
-                return Ok(());
-            }
+        let deadline = self.channel.0.options.deadline;
+        if let Some(sender) = &self.sender
+            && self.channel.within(deadline, self.method, sender.send(message)).await?.is_ok()
+        {
+            return Ok(());
         }
         // The peer has answered although it has not seen the end.
         self.sender = None;
-        match self.answer().await? {
+        match self.answer(deadline).await? {
             Ok(_) => Err(Error::unavailable(
                 self.channel.endpoint(),
                 format!("{} was answered before its end", self.method.name),
@@ -221,17 +306,18 @@ impl<M: Send + 'static, R> Upload<M, R> {
     pub(crate) async fn finish(mut self) -> Result<R> {
         self.cancel = None;
         self.sender = None;
-        let answer = self.answer().await?;
-        answer.map_err(|status| self.channel.error(self.method, status))
+        match self.answer(self.channel.time_for_long_work()).await? {
+            Ok(answer) => self.channel.read(self.method, answer),
+            Err(status) => Err(self.channel.error(self.method, status)),
+        }
     }
 
-    async fn answer(&mut self) -> Result<Answer<R>> {
+    async fn answer(&mut self, time: Duration) -> Result<Answer<Bytes>> {
         let Some(mut answer) = self.answer.take() else {
             let why = format!("{} has failed before", self.method.name);
             return Err(Error::unavailable(self.channel.endpoint(), why));
         };
-        let call_timeout = self.channel.0.options.call_timeout;
-        match tokio::time::timeout(call_timeout, &mut answer).await {
+        match tokio::time::timeout(time, &mut answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(panic)) => Err(Error::unavailable(self.channel.endpoint(), panic)),
             Err(_) => {

@@ -13,6 +13,16 @@ pub enum Dialect {
     Snix,
 }
 
+impl Dialect {
+    /// The one that this is not.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Dialect::Tvix => Dialect::Snix,
+            Dialect::Snix => Dialect::Tvix,
+        }
+    }
+}
+
 /// A word that names no dialect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no dialect: expected tvix or snix")]
@@ -37,6 +47,15 @@ pub(super) enum Lane {
     Contents,
 }
 
+/// How much a peer has to do before it can answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// It looks something up. Who waits too long may ask a second time.
+    Lookup,
+    /// It has to read or write much. As long as it is connected, it is taken to work.
+    Long,
+}
+
 /// A method of the protocol.
 #[derive(Debug)]
 pub(crate) struct Method {
@@ -46,9 +65,15 @@ pub(crate) struct Method {
     pub(super) cannot: &'static str,
     pub(super) name: &'static str,
     pub(super) lane: Lane,
+    pub(super) effort: Effort,
 }
 
 impl Method {
+    /// Whether its name tells dialects apart.
+    pub(super) fn has_dialects(&self) -> bool {
+        self.tvix != self.snix
+    }
+
     pub(super) fn path(&self, dialect: Dialect) -> PathAndQuery {
         PathAndQuery::from_static(match dialect {
             Dialect::Tvix => self.tvix,
@@ -58,27 +83,28 @@ impl Method {
 }
 
 macro_rules! methods {
-    ($($constant:ident = $package:literal $name:literal on $lane:ident;)*) => {$(
+    ($($constant:ident = $package:literal $name:literal on $lane:ident, $effort:ident;)*) => {$(
         pub(crate) const $constant: Method = Method {
             tvix: concat!("/tvix.", $package, ".v1.", $name),
             snix: concat!("/snix.", $package, ".v1.", $name),
             cannot: concat!("answer ", $name),
             name: $name,
             lane: Lane::$lane,
+            effort: Effort::$effort,
         };
     )*};
 }
 
 methods! {
-    BLOB_STAT = "castore" "BlobService/Stat" on Questions;
-    BLOB_READ = "castore" "BlobService/Read" on Contents;
-    BLOB_PUT = "castore" "BlobService/Put" on Contents;
-    DIRECTORY_GET = "castore" "DirectoryService/Get" on Questions;
-    DIRECTORY_PUT = "castore" "DirectoryService/Put" on Questions;
-    PATH_INFO_GET = "store" "PathInfoService/Get" on Questions;
-    PATH_INFO_PUT = "store" "PathInfoService/Put" on Questions;
-    PATH_INFO_LIST = "store" "PathInfoService/List" on Questions;
-    CALCULATE_NAR = "store" "PathInfoService/CalculateNAR" on Questions;
+    BLOB_STAT = "castore" "BlobService/Stat" on Questions, Lookup;
+    BLOB_READ = "castore" "BlobService/Read" on Contents, Lookup;
+    BLOB_PUT = "castore" "BlobService/Put" on Contents, Long;
+    DIRECTORY_GET = "castore" "DirectoryService/Get" on Questions, Lookup;
+    DIRECTORY_PUT = "castore" "DirectoryService/Put" on Questions, Long;
+    PATH_INFO_GET = "store" "PathInfoService/Get" on Questions, Lookup;
+    PATH_INFO_PUT = "store" "PathInfoService/Put" on Questions, Long;
+    PATH_INFO_LIST = "store" "PathInfoService/List" on Questions, Lookup;
+    CALCULATE_NAR = "store" "PathInfoService/CalculateNAR" on Questions, Long;
 }
 
 /// Our own, under one name.

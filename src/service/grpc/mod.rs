@@ -1,20 +1,23 @@
 //! What the three gRPC backends share: a channel to one peer, in the dialect that it speaks.
 //!
-//! A channel connects when it is first used, again whenever it must, and never waits longer than its deadlines. It
-//! must be made and used inside a tokio runtime.
+//! A channel connects when it is first used, again whenever it must, and never waits longer than its deadline; see
+//! [`attempts`] for what happens within it. It must be made and used inside a tokio runtime.
 
+mod attempts;
 mod call;
+mod circuit;
+mod codec;
+mod guard;
 pub(crate) mod method;
+mod patience;
 mod status;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, sync::OnceCell};
-use tonic::{
-    Code,
-    transport::{Channel, ClientTlsConfig, Endpoint},
-};
+use parking_lot::Mutex;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 pub(crate) use call::{Opened, Upload};
 pub use method::{Dialect, DialectError};
@@ -25,19 +28,38 @@ use crate::{
     proto::castore as wire,
     service::{Error, Result},
 };
+use circuit::Circuit;
 use method::{BLOB_STAT, Lane};
 
 /// The longest message that is read, in bytes: a directory of the longest kind, and what goes around it.
 pub const MESSAGE_LEN_MAX: usize = DIRECTORY_LEN_MAX + (64 << 10);
 
 /// How much a peer may send on one stream before it is read, in bytes.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// How much a peer may send on all streams of a connection before it is read, in bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// How much a peer may send on all streams of a connection before it is read, in bytes: a second of a fast line that is
+/// far away.
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// The longest frame that a peer may send, in bytes. What is longer is cut, so that others get a turn.
+const FRAME_LEN_MAX: u32 = 256 << 10;
+/// Of how many streams that were given up a connection knows that what still comes for them is to be passed over. For
+/// those it has forgotten, it would complain to the peer, and break after too many complaints.
+const GIVEN_UP_STREAMS_MAX: usize = 4096;
 /// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a connection that waits for an answer is tried, and how long it may take to react.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before it is tried, and how long it may take to react: at most,
+const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
+/// and at least, lest a line that is far away seem dead.
+const KEEPALIVE_MIN: Duration = Duration::from_millis(500);
+/// The longest answer is waited for this long, unless the address says otherwise.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// In this header our server sends the digest of the one message of an answer that no digest of contents covers. It
+/// guards against a bad line, not against a bad server.
+pub(crate) const ANSWER_DIGEST_HEADER: &str = "lazystore-answer-digest-bin";
+
+/// With this header our server says that an answer has at least one message. Other peers say by an empty stream that
+/// there is nothing, and one damaged byte is enough to empty it.
+pub(crate) const FOUND_HEADER: &str = "lazystore-found";
 
 /// Where a peer listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,24 +82,20 @@ impl fmt::Display for GrpcAddress {
 /// How to speak with a peer.
 #[derive(Debug, Clone)]
 pub struct GrpcOptions {
-    /// The dialect it speaks. Otherwise it is asked.
+    /// The dialect it speaks. Otherwise that is found out.
     pub dialect: Option<Dialect>,
     /// By which rule it wants the sizes of directories. Otherwise the dialect tells.
     pub size_rule: Option<SizeRule>,
-    /// How long an answer may take.
-    pub call_timeout: Duration,
-    /// How long a stream may stand still, in either direction.
-    pub idle_timeout: Duration,
+    /// How long a call may take, however often it is tried: to its answer, or to the first message of a stream. A
+    /// stream that stands still for as long, in either direction, ends.
+    pub deadline: Duration,
+    /// Whether nobody may be asked: every call is [`Error::Offline`] at once.
+    pub offline: bool,
 }
 
 impl Default for GrpcOptions {
     fn default() -> Self {
-        GrpcOptions {
-            dialect: None,
-            size_rule: None,
-            call_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(30),
-        }
+        GrpcOptions { dialect: None, size_rule: None, deadline: DEADLINE_DEFAULT, offline: false }
     }
 }
 
@@ -89,8 +107,9 @@ pub struct GrpcChannel(Arc<Inner>);
 struct Inner {
     endpoint: Arc<str>,
     options: GrpcOptions,
-    /// Known once the peer was asked successfully.
-    dialect: OnceCell<Dialect>,
+    /// By which names the peer answered last.
+    dialect: Mutex<Option<Dialect>>,
+    circuit: Circuit,
     /// Two connections: readers that are slow to take contents close the window of theirs, which must not keep
     /// anybody from looking up a path.
     questions: Channel,
@@ -100,13 +119,24 @@ struct Inner {
 impl GrpcChannel {
     /// A channel to `address`, which is not connected yet. Fails if the address makes no sense.
     pub fn connect(address: &GrpcAddress, options: GrpcOptions) -> Result<Self> {
+        let endpoint: Arc<str> = address.to_string().into();
         Ok(GrpcChannel(Arc::new(Inner {
-            endpoint: address.to_string().into(),
-            dialect: OnceCell::new_with(options.dialect),
+            circuit: Circuit::new(endpoint.clone(), options.deadline),
+            endpoint,
+            dialect: Mutex::new(options.dialect),
+            questions: open(address, &options)?,
+            contents: open(address, &options)?,
             options,
-            questions: open(address)?,
-            contents: open(address)?,
         })))
+    }
+
+    /// Begins to connect in the background, for whoever will soon call and should not wait for that. Needs the context
+    /// of a tokio runtime.
+    pub fn connect_ahead(&self) {
+        if !self.0.options.offline {
+            let channel = self.clone();
+            tokio::spawn(async move { channel.greet(&BLOB_STAT, empty_blob()).await });
+        }
     }
 
     /// The peer, as errors name it.
@@ -114,9 +144,26 @@ impl GrpcChannel {
         &self.0.endpoint
     }
 
-    /// The dialect the peer speaks. It is asked once, in the older dialect, for the blob that everybody has.
+    /// The dialect the peer speaks. If no call has shown it yet, it is asked for the blob that everybody has.
     pub async fn dialect(&self) -> Result<Dialect> {
-        self.0.dialect.get_or_try_init(|| self.ask_dialect()).await.copied()
+        if let Some(dialect) = self.known_dialect() {
+            return Ok(dialect);
+        }
+        // Whatever it says about the blob, it says so by the right name.
+        match self.unary::<_, wire::StatBlobResponse>(&BLOB_STAT, empty_blob()).await {
+            Ok(_) => {}
+            Err(error) if self.known_dialect().is_none() => return Err(error),
+            Err(_) => {}
+        }
+        Ok(self.known_dialect().unwrap_or(Dialect::Tvix))
+    }
+
+    fn known_dialect(&self) -> Option<Dialect> {
+        *self.0.dialect.lock()
+    }
+
+    fn remember_dialect(&self, dialect: Dialect) {
+        *self.0.dialect.lock() = Some(dialect);
     }
 
     /// The rule by which the peer wants the sizes of directories.
@@ -130,20 +177,6 @@ impl GrpcChannel {
         })
     }
 
-    async fn ask_dialect(&self) -> Result<Dialect> {
-        let question = wire::StatBlobRequest {
-            digest: Digest::EMPTY.as_bytes().to_vec().into(),
-            ..Default::default()
-        };
-        let answer: Result<wire::StatBlobResponse, _> =
-            self.unary_in(Dialect::Tvix, &BLOB_STAT, question).await?;
-        match answer.map_err(|status| (status.code(), status)) {
-            Ok(_) | Err((Code::NotFound | Code::InvalidArgument, _)) => Ok(Dialect::Tvix),
-            Err((Code::Unimplemented, _)) => Ok(Dialect::Snix),
-            Err((_, status)) => Err(self.error(&BLOB_STAT, status)),
-        }
-    }
-
     fn lane(&self, lane: Lane) -> Channel {
         match lane {
             Lane::Questions => self.0.questions.clone(),
@@ -152,7 +185,12 @@ impl GrpcChannel {
     }
 }
 
-fn open(address: &GrpcAddress) -> Result<Channel> {
+fn empty_blob() -> wire::StatBlobRequest {
+    let digest = Digest::EMPTY.as_bytes().to_vec().into();
+    wire::StatBlobRequest { digest, ..Default::default() }
+}
+
+fn open(address: &GrpcAddress, options: &GrpcOptions) -> Result<Channel> {
     let endpoint = match address {
         GrpcAddress::Http(url) => {
             let endpoint = Endpoint::from_shared(url.clone()).map_err(Error::invalid)?;
@@ -167,14 +205,22 @@ fn open(address: &GrpcAddress) -> Result<Channel> {
         // Over a unix socket this is only what the requests call their peer.
         GrpcAddress::Unix(_) => Endpoint::from_static("http://localhost"),
     };
+    // A connection that is dead without a word is found out in half of the deadline: there is time for another.
+    let keepalive = (options.deadline / 4).clamp(KEEPALIVE_MIN, KEEPALIVE_MAX);
     let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout((options.deadline / 3).min(CONNECT_TIMEOUT_MAX))
         .tcp_nodelay(true)
         .http2_adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_INTERVAL);
+        .max_frame_size(FRAME_LEN_MAX)
+        // Headers are few and short. Without a table, one that was damaged on the way is not repeated by it.
+        .http2_header_table_size(0)
+        .http2_max_concurrent_reset_streams(GIVEN_UP_STREAMS_MAX)
+        .http2_reset_stream_duration(options.deadline)
+        .http2_keep_alive_interval(keepalive)
+        .keep_alive_timeout(keepalive)
+        .keep_alive_while_idle(true);
     Ok(match address {
         GrpcAddress::Http(_) => endpoint.connect_lazy(),
         GrpcAddress::Unix(path) => {

@@ -27,6 +27,44 @@ impl StdError for Refusal {
     }
 }
 
+/// Whether something is the matter with a peer, by what it answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// That is its answer.
+    None,
+    /// It works, but not for this call, or not now.
+    Passing,
+    /// It cannot be reached, or does not work.
+    Unreachable,
+}
+
+/// What `status` says about the peer.
+pub(super) fn failure(status: &Status) -> Failure {
+    // What comes from the connection has its error below; what comes from the peer has nothing.
+    if status.source().is_some() {
+        return Failure::Unreachable;
+    }
+    match status.code() {
+        Code::Unavailable => Failure::Unreachable,
+        Code::Unknown
+        | Code::Internal
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::ResourceExhausted => Failure::Passing,
+        Code::Ok
+        | Code::NotFound
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::DeadlineExceeded
+        | Code::DataLoss
+        | Code::Unimplemented => Failure::None,
+    }
+}
+
 /// What a status that a peer answered means here. That something is not found must have been told apart before,
 /// where it is an answer.
 pub(super) fn from_status(endpoint: &Arc<str>, method: &Method, status: Status) -> Error {
@@ -36,12 +74,12 @@ pub(super) fn from_status(endpoint: &Arc<str>, method: &Method, status: Status) 
     match code {
         Code::InvalidArgument
         | Code::FailedPrecondition
-        | Code::OutOfRange
         | Code::AlreadyExists
         | Code::PermissionDenied
         | Code::Unauthenticated => Error::Invalid(source),
         Code::DeadlineExceeded => Error::TimedOut { endpoint, what: method.name.into() },
-        Code::DataLoss => Error::Corrupt { endpoint, source },
+        // The latter is what a message is called here that is longer than any legal one.
+        Code::DataLoss | Code::OutOfRange => Error::Corrupt { endpoint, source },
         Code::Unimplemented => Error::Unsupported { endpoint, what: method.cannot },
         Code::Ok
         | Code::NotFound
@@ -65,6 +103,10 @@ pub fn to_status(error: &Error) -> Status {
         Error::Unavailable { .. } => {
             tracing::error!(%error, "cannot answer a request");
             Status::unavailable("the store does not work at the moment")
+        }
+        Error::Offline { .. } => {
+            tracing::debug!(%error, "cannot answer a request");
+            Status::unavailable("this is not here, and the store may not ask for it elsewhere")
         }
         Error::TimedOut { .. } => {
             tracing::warn!(%error, "cannot answer a request");

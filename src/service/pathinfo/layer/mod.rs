@@ -1,11 +1,15 @@
 //! Layers: each wraps a path info service and adds one thing.
 
+mod absent;
 mod cache;
+mod coalesce;
 mod lru;
 mod metrics;
 mod verify;
 
+pub use absent::AbsentPathInfos;
 pub use cache::CachedPathInfos;
+pub use coalesce::CoalescedPathInfos;
 pub use lru::LruPathInfos;
 pub use metrics::{MeasuredPathInfos, PathInfoCounters};
 pub use verify::VerifiedPathInfos;

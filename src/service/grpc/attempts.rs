@@ -1,0 +1,223 @@
+//! One call, however often it is tried: within one deadline, in the dialect that the peer speaks.
+
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    pin::pin,
+    time::Duration,
+};
+
+use futures::future::{Either, select};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::{Code, Status, codegen::http::uri::PathAndQuery};
+
+use super::{
+    Dialect, GrpcChannel,
+    method::{Effort, Method},
+    status::{Failure, failure, from_status},
+};
+use crate::service::{Error, Result};
+
+/// How often a call is tried at most.
+const ATTEMPTS_MAX: u32 = 4;
+/// The longest pause after the first attempt; it doubles with each. A pause is a random part of it, so that those who
+/// failed together do not come again together.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Work that takes long lasts at most this many deadlines. Meanwhile only the connection has to show that it lives.
+const LONG_WORK_DEADLINES: u32 = 120;
+
+/// What a peer answered: a status also is an answer.
+pub(super) type Answer<T> = std::result::Result<T, Status>;
+
+impl GrpcChannel {
+    /// Makes `call`, which gets the path of the method, until the peer answers. What is no answer is tried again while
+    /// there is time. Errors are those of the last attempt.
+    pub(super) async fn attempt<T, F>(
+        &self,
+        method: &'static Method,
+        call: impl Fn(PathAndQuery) -> F,
+    ) -> Result<Answer<T>>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let deadline = Instant::now() + self.time_for(method);
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let error = match self.attempt_once(method, &call, deadline).await? {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let next = Instant::now() + random_part(pause);
+            if attempt == ATTEMPTS_MAX || next >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, method = method.name, "trying again");
+            sleep_until(next).await;
+            pause *= 2;
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// As [`GrpcChannel::attempt`], without trying again.
+    pub(super) async fn attempt_first<T, F>(
+        &self,
+        method: &'static Method,
+        call: impl Fn(PathAndQuery) -> F,
+    ) -> Result<Answer<T>>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let deadline = Instant::now() + self.time_for(method);
+        self.attempt_once(method, &call, deadline).await?
+    }
+
+    /// One attempt: an answer, an error after which another may help, or one after which it cannot.
+    async fn attempt_once<T, F>(
+        &self,
+        method: &'static Method,
+        call: &impl Fn(PathAndQuery) -> F,
+        deadline: Instant,
+    ) -> Result<Result<Answer<T>>>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        if self.0.options.offline {
+            return Err(self.offline(method));
+        }
+        let permit = self.0.circuit.enter()?;
+        let Ok(answer) = timeout_at(deadline, self.hedged(method, call, deadline)).await else {
+            let error = self.timed_out(method);
+            permit.failed(&error);
+            return Err(error);
+        };
+        match answer.as_ref().err().map_or(Failure::None, failure) {
+            Failure::None => permit.answered(),
+            // It has answered. It may do better at another time.
+            Failure::Passing => {
+                permit.answered();
+                return Ok(answer.map(Ok).map_err(|status| self.error(method, status)));
+            }
+            Failure::Unreachable => {
+                let error = match answer {
+                    Ok(_) => unreachable!("only a status is a failure"),
+                    Err(status) => self.error(method, status),
+                };
+                permit.failed(&error);
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(answer))
+    }
+
+    /// For a look-up, a second call beside the first if that has not been answered by half of the time: it may have
+    /// been lost where another would not be.
+    async fn hedged<T, F>(
+        &self,
+        method: &'static Method,
+        call: &impl Fn(PathAndQuery) -> F,
+        deadline: Instant,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let first = pin!(self.in_dialect(method, call));
+        if method.effort != Effort::Lookup {
+            return first.await;
+        }
+        let half = deadline - self.0.options.deadline / 2;
+        if Instant::now() >= half {
+            // This is the second already.
+            return first.await;
+        }
+        let half = pin!(sleep_until(half));
+        let first = match select(first, half).await {
+            Either::Left((answer, _)) => return answer,
+            Either::Right(((), first)) => first,
+        };
+        let second = pin!(self.in_dialect(method, call));
+        let (answer, other) = match select(first, second).await {
+            Either::Left((answer, second)) => (answer, Either::Right(second)),
+            Either::Right((answer, first)) => (answer, Either::Left(first)),
+        };
+        match (answer.as_ref().err().map_or(Failure::None, failure), other) {
+            (Failure::None, _) => answer,
+            (_, Either::Left(first)) => first.await,
+            (_, Either::Right(second)) => second.await,
+        }
+    }
+
+    /// Calls by the names that the peer answered to before, and if it does not know them, by the others.
+    async fn in_dialect<T, F>(
+        &self,
+        method: &'static Method,
+        call: &impl Fn(PathAndQuery) -> F,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let dialect = self.known_dialect().unwrap_or(Dialect::Tvix);
+        let answer = call(method.path(dialect)).await;
+        if self.0.options.dialect.is_some() || !method.has_dialects() {
+            return answer;
+        }
+        match &answer {
+            Err(status) if status.code() == Code::Unimplemented => {}
+            Err(status) if failure(status) != Failure::None => return answer,
+            _ => {
+                self.remember_dialect(dialect);
+                return answer;
+            }
+        }
+        let other = dialect.other();
+        match call(method.path(other)).await {
+            // It knows the method by neither name.
+            Err(status) if status.code() == Code::Unimplemented => answer,
+            other_answer => {
+                let failed = other_answer.as_ref().err().map_or(Failure::None, failure);
+                if failed == Failure::None {
+                    self.remember_dialect(other);
+                }
+                other_answer
+            }
+        }
+    }
+
+    fn time_for(&self, method: &Method) -> Duration {
+        match method.effort {
+            Effort::Lookup => self.0.options.deadline,
+            Effort::Long => self.time_for_long_work(),
+        }
+    }
+
+    /// How long the peer may take for what is much work.
+    pub(super) fn time_for_long_work(&self) -> Duration {
+        self.0.options.deadline * LONG_WORK_DEADLINES
+    }
+
+    pub(super) fn timed_out(&self, method: &Method) -> Error {
+        Error::TimedOut { endpoint: self.endpoint().clone(), what: method.name.into() }
+    }
+
+    pub(super) fn error(&self, method: &Method, status: Status) -> Error {
+        from_status(self.endpoint(), method, status)
+    }
+
+    fn offline(&self, method: &Method) -> Error {
+        Error::Offline { endpoint: self.endpoint().clone(), what: method.name.into() }
+    }
+
+    /// An error if nobody may be asked.
+    pub(super) fn check_online(&self, method: &Method) -> Result<()> {
+        match self.0.options.offline {
+            true => Err(self.offline(method)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A random time of up to `most`.
+fn random_part(most: Duration) -> Duration {
+    // The keys of each are random, and nothing here is worth guessing.
+    let random = RandomState::new().build_hasher().finish() >> 32;
+    most.mul_f64(random as f64 / f64::from(u32::MAX))
+}

@@ -1,0 +1,12 @@
+//! A store that is far away, behind a network that misbehaves: the real daemon and the real mount, with a proxy between
+//! them.
+
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod damage;
+mod far;
+mod round_trips;
+mod weather;

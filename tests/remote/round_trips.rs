@@ -1,0 +1,157 @@
+//! How often a far store is asked, and how often one after another.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    far::{ABSENT_NAME, Far},
+    support::{can_mount, noise, wait_until, write},
+};
+
+/// How long a round trip takes in these tests.
+const ROUND_TRIP: Duration = Duration::from_millis(150);
+
+fn nested(sources: &Path) {
+    for tree in ["one", "two"] {
+        let inner = sources.join(tree).join("a/b/c");
+        fs::create_dir_all(&inner).expect("new");
+        write(inner.join("file"), noise(1, 10_000), 0o644);
+        write(inner.join("other"), noise(2, 10_000), 0o644);
+    }
+    // The same directories, in another store path.
+    write(sources.join("two/more"), "", 0o644);
+}
+
+/// Runs `work`, and tells how many round trips fit the time it took, and how many requests it made.
+fn trips<T>(far: &Far, work: impl FnOnce() -> T) -> (T, u32, usize) {
+    let (requests, began) = (far.proxy.requests(), Instant::now());
+    let output = work();
+    let trips = began.elapsed().as_nanos() / ROUND_TRIP.as_nanos();
+    // What was asked for at last may still be on its way through the proxy.
+    (output, trips as u32, far.proxy.requests() - requests)
+}
+
+/// A daemon that is far away, whose mounts have connected.
+fn connected(fill: impl FnOnce(&Path)) -> (Far, Vec<String>, crate::support::Mounted) {
+    let (far, names) = Far::new(fill);
+    far.proxy.delay(ROUND_TRIP);
+    let before = far.proxy.requests();
+    let mounted = far.mount("");
+    // Both connections are greeted.
+    wait_until("connecting", || far.proxy.requests() >= before + 2);
+    std::thread::sleep(2 * ROUND_TRIP);
+    (far, names, mounted)
+}
+
+#[test]
+fn a_cold_read_takes_three_round_trips_a_stat_two_and_what_is_known_none() {
+    if !can_mount() {
+        return;
+    }
+    let (far, names, mounted) = connected(nested);
+    let (one, two) = (mounted.path.join(&names[0]), mounted.path.join(&names[1]));
+
+    let (read, took, requests) = trips(&far, || fs::read(one.join("a/b/c/file")));
+    assert_eq!(read.expect("it is there"), noise(1, 10_000));
+    assert!(took <= 3 && requests <= 3, "{took} round trips, {requests} requests");
+
+    let (read, took, requests) = trips(&far, || fs::read(one.join("a/b/c/file")));
+    assert_eq!((read.expect("still there").len(), took, requests), (10_000, 0, 0));
+    let (_, took, requests) = trips(&far, || fs::metadata(one.join("a/b/c/other")).expect("there"));
+    assert_eq!((took, requests), (0, 0), "it came with the others");
+
+    let (_, took, requests) = trips(&far, || fs::metadata(two.join("more")).expect("there"));
+    assert!(took <= 2 && requests <= 2, "{took} round trips, {requests} requests");
+    let (_, took, requests) = trips(&far, || fs::metadata(two.join("a/b/c")).expect("there"));
+    assert_eq!((took, requests), (0, 0), "its directories are known");
+    mounted.unmount();
+}
+
+#[test]
+fn an_absent_name_is_asked_for_once_in_a_while() {
+    if !can_mount() {
+        return;
+    }
+    let (far, _, mounted) = connected(nested);
+    let absent = mounted.path.join(ABSENT_NAME);
+    let (result, took, requests) = trips(&far, || fs::metadata(&absent));
+    assert!(
+        result.is_err() && took <= 1 && requests == 1,
+        "{took} round trips, {requests} requests"
+    );
+    let (result, took, requests) = trips(&far, || fs::metadata(&absent));
+    assert!(
+        result.is_err() && took == 0 && requests == 0,
+        "{took} round trips, {requests} requests"
+    );
+    mounted.unmount();
+}
+
+#[test]
+fn the_same_question_of_many_at_once_is_asked_once() {
+    if !can_mount() {
+        return;
+    }
+    let (far, names, mounted) = connected(nested);
+    let path = mounted.path.join(&names[0]).join("a/b/c/file");
+    let ((), took, requests) = trips(&far, || {
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| fs::read(&path).expect("it is there"));
+            }
+        });
+    });
+    assert!(took <= 3 && requests <= 3, "{took} round trips, {requests} requests");
+    mounted.unmount();
+}
+
+#[test]
+fn a_walk_of_twenty_thousand_files_takes_few_round_trips() {
+    if !can_mount() {
+        return;
+    }
+    let (far, names, mounted) = connected(|sources| {
+        for number in 0..200 {
+            let dir = sources.join("tree").join((number / 20).to_string()).join(number.to_string());
+            fs::create_dir_all(&dir).expect("new");
+            for file in 0..100 {
+                write(dir.join(format!("{number}-{file}")), "", 0o644);
+            }
+        }
+    });
+    let received = far.proxy.received();
+    let (count, _, requests) = trips(&far, || count(&mounted.path.join(&names[0])));
+    assert_eq!(count, 20_210);
+    let bytes = far.proxy.received() - received;
+    assert!(requests <= 5, "{requests} requests, {bytes} bytes");
+    eprintln!("{count} entries: {requests} requests, {bytes} bytes");
+    mounted.unmount();
+}
+
+/// How many entries there are below a directory, each of them looked at.
+fn count(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).expect("it lists").map(|entry| entry.expect("it lists"));
+    let below = entries.map(|entry| match entry.metadata().expect("it is there").is_dir() {
+        true => 1 + count(&entry.path()),
+        false => 1,
+    });
+    below.sum()
+}
+
+/// What cannot be found out through a mount: whether what is sent is more than what is asked for.
+#[test]
+fn asking_costs_few_bytes() {
+    if !can_mount() {
+        return;
+    }
+    let (far, names, mounted) = connected(nested);
+    let (sent, received) = (far.proxy.sent(), far.proxy.received());
+    fs::read(mounted.path.join(&names[0]).join("a/b/c/file")).expect("it is there");
+    let (sent, received) = (far.proxy.sent() - sent, far.proxy.received() - received);
+    assert!(sent < 2_000, "{sent} bytes sent for three questions");
+    assert!(received < 13_000, "{received} bytes received for 10,000");
+    mounted.unmount();
+}

@@ -114,4 +114,5 @@ pub(crate) const BLOB_RANGE_READ: Method = Method {
     cannot: "answer BlobRangeService/Read",
     name: "BlobRangeService/Read",
     lane: Lane::Contents,
+    effort: Effort::Lookup,
 };

@@ -13,6 +13,7 @@ mod error;
 pub mod grpc;
 pub mod local;
 pub mod pathinfo;
+pub mod range_set;
 pub mod sharded_lru;
 #[cfg(test)]
 pub(crate) mod shelf;

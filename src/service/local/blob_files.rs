@@ -144,6 +144,19 @@ impl BlobFiles {
         Ok(true)
     }
 
+    /// Stages the blob that is in the file `name` of another folder of the store. The caller has seen that it is the blob.
+    /// Returns whether it was not there before; then the file is gone from its folder.
+    pub(super) fn adopt(&self, digest: &Digest, folder: &OwnedFd, name: &str) -> Result<bool> {
+        let _guard = self.put_lock(digest).lock();
+        if self.has(digest)? {
+            return Ok(false);
+        }
+        rustix::fs::renameat(folder, name, &self.session.folder, digest.to_hex())
+            .map_err(|errno| self.failed(errno))?;
+        self.staged.write().insert(*digest);
+        Ok(true)
+    }
+
     /// Removes what was written to `temporary`.
     pub fn discard(&self, temporary: &Temporary) {
         self.remove(&temporary.name);

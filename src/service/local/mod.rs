@@ -6,6 +6,7 @@
 //! <dir>/blobs/<2 hex>/<64 hex>   complete blobs that are longer than 64 KiB: plain files, never modified
 //! <dir>/blobs/<…>.outboard       the BLAKE3 trees of those that are longer than 1 MiB; see the `outboards` module
 //! <dir>/packs/<number>.pack      the shorter ones, one after another; see the `packs` module
+//! <dir>/partials/                blobs of which not all is here; see the `partials` module
 //! <dir>/staging/<session>/       blobs on their way; one folder a process, held by a lock on its `lock` file
 //! ```
 //!
@@ -30,6 +31,7 @@ mod kind;
 mod offload;
 mod outboards;
 mod packs;
+mod partials;
 mod proof;
 mod session;
 mod usage;
@@ -50,6 +52,7 @@ pub use kind::Kind;
 pub(crate) use offload::offload;
 pub use outboards::{OUTBOARD_ABOVE_LEN, StoredOutboard, hash_blob};
 pub use packs::{PACKED_LEN_MAX, Packs, entry_len};
+pub use partials::{Partial, Partials};
 pub use usage::{default_size_max, on_disk};
 pub use writeback::Writeback;
 
@@ -64,6 +67,7 @@ pub struct LocalStore {
     endpoint: Arc<str>,
     blobs: BlobFiles,
     packs: Packs,
+    partials: Partials,
     database: Arc<Database>,
     /// Of a cache.
     bound: Option<Bound>,
@@ -191,6 +195,7 @@ impl LocalStore {
         let database = Arc::new(database);
         let blobs = BlobFiles::open(dir, endpoint.clone()).map_err(io_error)?;
         let packs = Packs::open(dir, database.clone(), endpoint.clone())?;
+        let partials = Partials::open(dir).map_err(io_error)?;
         let bound = match kind {
             Kind::Store => None,
             Kind::Cache => {
@@ -199,7 +204,7 @@ impl LocalStore {
                 Some(bound.map_err(io_error)?)
             }
         };
-        Ok(LocalStore { endpoint, blobs, packs, database, bound })
+        Ok(LocalStore { endpoint, blobs, packs, partials, database, bound })
     }
 
     /// How the store is called in errors.

@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
-    os::unix::fs::FileExt as _,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
 };
 
 use rustix::io::Errno;
@@ -65,6 +65,17 @@ impl BlobFiles {
         kept
     }
 
+    /// Keeps a file in `folder` as the tree of a blob.
+    pub(super) fn adopt_outboard(
+        &self,
+        digest: &Digest,
+        folder: &OwnedFd,
+        name: &str,
+    ) -> Result<()> {
+        rustix::fs::renameat(folder, name, &self.blobs, outboard_path(digest))
+            .map_err(|errno| self.failed(errno))
+    }
+
     /// The tree of a blob, as it was kept; not checked yet.
     pub fn open_outboard(&self, digest: &Digest) -> Result<Option<StoredOutboard>> {
         let path = outboard_path(digest);
@@ -91,13 +102,18 @@ pub struct StoredOutboard {
 }
 
 impl StoredOutboard {
-    fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         StoredOutboard { file, first: 0, len: 0, buffer: Box::new([0; NODES_AT_ONCE * NODE_LEN]) }
     }
 
     /// The file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Has to be called when the file was written to.
+    pub(super) fn forget(&mut self) {
+        self.len = 0;
     }
 
     /// A node; `None` if the file is too short for it.

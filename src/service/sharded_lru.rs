@@ -52,6 +52,23 @@ impl<K: Hash + Eq, V: Clone> ShardedLru<K, V> {
         self.insert_if(key, value, weight, |is_there| !is_there);
     }
 
+    /// Takes an entry out.
+    pub fn remove(&self, key: &K) {
+        if let Some((_, weight)) = self.shards[self.index(key)].lock().pop(key) {
+            self.weight.fetch_sub(weight, Relaxed);
+        }
+    }
+
+    /// Takes out everything.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            while let Some((_, (_, weight))) = shard.pop_lru() {
+                self.weight.fetch_sub(weight, Relaxed);
+            }
+        }
+    }
+
     /// What the entries weigh together.
     pub fn weight(&self) -> usize {
         self.weight.load(Relaxed)
@@ -122,6 +139,19 @@ mod tests {
         map.insert(2, 5, 1);
         map.insert_if_absent(2, 6, 1);
         assert_eq!(map.get(&2), Some(5));
+    }
+
+    #[test]
+    fn what_is_taken_out_weighs_nothing() {
+        let map = ShardedLru::new(1000);
+        for key in 0..10 {
+            map.insert(key, key, 10);
+        }
+        map.remove(&3);
+        map.remove(&3);
+        assert_eq!((map.get(&3), map.get(&4), map.weight()), (None, Some(4), 90));
+        map.clear();
+        assert_eq!((map.get(&4), map.weight()), (None, 0));
     }
 
     #[test]

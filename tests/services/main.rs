@@ -4,6 +4,7 @@
 mod support;
 
 mod blobs;
+mod cache;
 mod directories;
 mod local;
 mod path_infos;

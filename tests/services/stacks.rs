@@ -77,7 +77,7 @@ pub fn local(store: Arc<LocalStore>) -> Stores {
     Stores { blobs, directories, path_infos: Arc::new(LocalPathInfos::new(store)), nars }
 }
 
-fn cached(near: Stores, far: Stores) -> Stores {
+pub fn cached(near: Stores, far: Stores) -> Stores {
     Stores {
         blobs: Arc::new(CachedBlobs::new(near.blobs, far.blobs)),
         directories: Arc::new(CachedDirectories::new(near.directories, far.directories)),

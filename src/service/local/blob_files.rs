@@ -1,7 +1,7 @@
 //! Blobs as plain files.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::File,
     io::{self, Write as _},
     os::fd::OwnedFd,
@@ -14,11 +14,16 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rustix::{
-    fs::{Access, AtFlags, Mode, OFlags},
+    fs::{Access, AtFlags, Dir, FlockOperation, Mode, OFlags, flock},
     io::Errno,
 };
 
-use super::session::{self, Session, blob_path, publish};
+use super::{
+    cache::{Cache, Published},
+    session::{self, Session, blob_path, parse_name, publish},
+    stamp::Stamp,
+    usage::on_disk,
+};
 use crate::{
     castore::Digest,
     service::{Error, Result},
@@ -41,9 +46,11 @@ pub struct BlobFiles {
     endpoint: Arc<str>,
     pub(super) blobs: OwnedFd,
     pub(super) session: Session,
-    /// What is complete in the session's folder. A digest leaves only after its file is in `blobs/`: whoever looks
-    /// here first and there second finds every blob.
-    staged: RwLock<HashSet<Digest>>,
+    /// Of a cache: a file is looked at before anybody gets it.
+    cache: Option<Arc<Cache>>,
+    /// What is complete in the session's folder, and how it looked then. A digest leaves only after its file is in
+    /// `blobs/`: whoever looks here first and there second finds every blob.
+    staged: RwLock<HashMap<Digest, Stamp>>,
     /// By digest: two puts of one blob must not write the same file at once.
     put_locks: [Mutex<()>; PUT_LOCKS],
     /// One sync at a time; those who wait meanwhile share the next. Holds why one failed: the kernel reports a write
@@ -54,7 +61,11 @@ pub struct BlobFiles {
 
 impl BlobFiles {
     /// Opens the folders, finishes dead sessions, and starts one. The caller holds the lock on `staging/`.
-    pub(super) fn open(dir: &Path, endpoint: Arc<str>) -> io::Result<Self> {
+    pub(super) fn open(
+        dir: &Path,
+        cache: Option<Arc<Cache>>,
+        endpoint: Arc<str>,
+    ) -> io::Result<Self> {
         let blobs = OwnedFd::from(File::open(dir.join("blobs"))?);
         let staging = OwnedFd::from(File::open(dir.join("staging"))?);
         session::tidy(&staging, &blobs)?;
@@ -62,6 +73,7 @@ impl BlobFiles {
             endpoint,
             blobs,
             session: Session::start(staging)?,
+            cache,
             staged: RwLock::default(),
             put_locks: [const { Mutex::new(()) }; PUT_LOCKS],
             syncing: Mutex::new(None),
@@ -75,7 +87,7 @@ impl BlobFiles {
 
     /// Whether the blob is there.
     pub fn has(&self, digest: &Digest) -> Result<bool> {
-        if self.staged.read().contains(digest) {
+        if self.staged.read().contains_key(digest) {
             return Ok(true);
         }
         let path = blob_path(digest);
@@ -86,22 +98,66 @@ impl BlobFiles {
         }
     }
 
-    /// The blob's file, open for reading.
+    /// The blob's file, open for reading. In a cache it is whole, and stays there for as long as it is open.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
-        let staged = self.staged.read().contains(digest);
-        if staged {
+        let staged = self.staged.read().get(digest).copied();
+        if let Some(stamp) = staged {
             let name = digest.to_hex();
             match rustix::fs::openat(&self.session.folder, &name, READ_FLAGS, Mode::empty()) {
-                Ok(file) => return Ok(Some(file.into())),
+                Ok(file) => return self.check(digest, file.into(), Some(stamp)),
                 // It has moved into `blobs/` since.
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(self.failed(errno)),
             }
         }
         match rustix::fs::openat(&self.blobs, blob_path(digest), READ_FLAGS, Mode::empty()) {
-            Ok(file) => Ok(Some(file.into())),
+            Ok(file) => self.check(digest, file.into(), None),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.failed(errno)),
+        }
+    }
+
+    /// Lets nobody have a file of a cache that is not what its name says. Such a file is removed. `staged` is how it
+    /// looked when this process had written it.
+    fn check(&self, digest: &Digest, file: File, staged: Option<Stamp>) -> Result<Option<File>> {
+        let Some(cache) = &self.cache else { return Ok(Some(file)) };
+        // Somebody who has the lock is about to remove it. A file system without locks evicts what is open; whoever
+        // has it open does not notice.
+        if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockShared) {
+            return Ok(None);
+        }
+        let stamp = Stamp::of_file(&file).map_err(|error| self.failed(error))?;
+        if stamp.is_gone() {
+            return Ok(None);
+        }
+        let is_known = staged == Some(stamp)
+            || cache.was_checked(digest, stamp)
+            || cache.was_durable(digest, stamp).unwrap_or(false);
+        if is_known || self.holds(digest, &file) {
+            cache.checked(digest, stamp);
+            cache.used_file(digest);
+            return Ok(Some(file));
+        }
+        tracing::warn!(%digest, "a blob in the cache was damaged; it is removed and fetched again");
+        self.staged.write().remove(digest);
+        let (staged, published) = (digest.to_hex(), blob_path(digest));
+        for (folder, name) in [(&self.session.folder, staged), (&self.blobs, published)] {
+            if rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok() {
+                cache.bound.release(on_disk(stamp.len));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the file can be read and is what its name says.
+    fn holds(&self, digest: &Digest, file: &File) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        match hasher.update_reader(file) {
+            Ok(_) => Digest::from(hasher.finalize()) == *digest,
+            Err(error) => {
+                tracing::warn!(%digest, %error, store = %self.endpoint, "cannot read a blob");
+                false
+            }
         }
     }
 
@@ -118,7 +174,8 @@ impl BlobFiles {
             self.remove(&name);
             return Err(self.failed(error));
         }
-        self.staged.write().insert(*digest);
+        let stamp = Stamp::of_file(&file).map_err(|error| self.failed(error))?;
+        self.staged.write().insert(*digest, stamp);
         Ok(true)
     }
 
@@ -140,7 +197,9 @@ impl BlobFiles {
         let folder = &self.session.folder;
         rustix::fs::renameat(folder, &temporary.name, folder, digest.to_hex())
             .map_err(|errno| self.failed(errno))?;
-        self.staged.write().insert(*digest);
+        // Only now, since the renaming is a change.
+        let stamp = Stamp::of_file(&temporary.file).map_err(|error| self.failed(error))?;
+        self.staged.write().insert(*digest, stamp);
         Ok(true)
     }
 
@@ -153,7 +212,11 @@ impl BlobFiles {
         }
         rustix::fs::renameat(folder, name, &self.session.folder, digest.to_hex())
             .map_err(|errno| self.failed(errno))?;
-        self.staged.write().insert(*digest);
+        let folder = &self.session.folder;
+        let file = rustix::fs::openat(folder, digest.to_hex(), READ_FLAGS, Mode::empty())
+            .map_err(|errno| self.failed(errno))?;
+        let stamp = Stamp::of_file(&file.into()).map_err(|error| self.failed(error))?;
+        self.staged.write().insert(*digest, stamp);
         Ok(true)
     }
 
@@ -178,30 +241,138 @@ impl BlobFiles {
         if let Some(error) = &*failure {
             return Err(error.clone());
         }
-        let staged: Vec<Digest> = self.staged.read().iter().copied().collect();
+        let staged = self.all_staged();
         if staged.is_empty() {
             return Ok(());
         }
         if let Err(errno) = rustix::fs::syncfs(&self.blobs) {
-            return Err(failure.insert(self.failed(errno)).clone());
-        }
-        let mut result = Ok(());
-        let mut published = staged.len();
-        for (index, digest) in staged.iter().enumerate() {
-            if let Err(error) = publish(&self.session.folder, &self.blobs, digest) {
-                result = Err(self.failed(error));
-                published = index;
-                break;
+            let error = self.failed(errno);
+            if self.cache.is_some() {
+                // It may have lost any of them; and all of them can be fetched again.
+                self.drop_staged(&staged);
+                return Err(error);
             }
+            return Err(failure.insert(error).clone());
+        }
+        self.publish(&staged, true)
+    }
+
+    /// Moves what was staged to where all see it, and where it can be evicted, without bringing it to disk first: for a
+    /// cache, where whoever opens it next finds out whether it got there.
+    pub(super) fn publish_now(&self) -> Result<()> {
+        let _one_at_a_time = self.syncing.lock();
+        self.publish(&self.all_staged(), false)
+    }
+
+    fn all_staged(&self) -> Vec<(Digest, Stamp)> {
+        self.staged.read().iter().map(|(digest, stamp)| (*digest, *stamp)).collect()
+    }
+
+    /// Moves what was staged to `blobs/`, and, in a cache, enters it there.
+    fn publish(&self, staged: &[(Digest, Stamp)], is_durable: bool) -> Result<()> {
+        let mut result = Ok(());
+        let mut moved = 0;
+        let mut published = Vec::new();
+        for (digest, stamp) in staged {
+            match self.publish_one(digest, stamp, is_durable) {
+                Ok(done) => published.extend(done),
+                Err(error) => {
+                    result = Err(self.failed(error));
+                    break;
+                }
+            }
+            moved += 1;
+        }
+        if let Some(cache) = self.cache.as_ref().filter(|_| !published.is_empty()) {
+            result = result.and(cache.published(&published));
         }
         let mut left = self.staged.write();
-        for digest in &staged[..published] {
+        for (digest, _) in &staged[..moved] {
             left.remove(digest);
         }
         if left.is_empty() {
             left.shrink_to_fit();
         }
         result
+    }
+
+    /// Moves one. Returns what there is to enter in a cache.
+    fn publish_one(
+        &self,
+        digest: &Digest,
+        staged: &Stamp,
+        is_durable: bool,
+    ) -> io::Result<Option<Published>> {
+        let folder = &self.session.folder;
+        let Some(cache) = &self.cache else {
+            return publish(folder, &self.blobs, digest).map(|_| None);
+        };
+        let file = match rustix::fs::openat(folder, digest.to_hex(), READ_FLAGS, Mode::empty()) {
+            Ok(file) => File::from(file),
+            // It was found to be damaged since.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        // Whether it is still what was written.
+        let is_same = Stamp::of_file(&file)? == *staged;
+        if !publish(folder, &self.blobs, digest)? {
+            cache.bound.release(on_disk(staged.len));
+            return Ok(None);
+        }
+        let stamp = Stamp::of_file(&file)?;
+        Ok(is_same.then_some(Published { digest: *digest, stamp, is_durable }))
+    }
+
+    fn drop_staged(&self, staged: &[(Digest, Stamp)]) {
+        let mut left = self.staged.write();
+        for (digest, stamp) in staged {
+            left.remove(digest);
+            self.remove(&digest.to_hex());
+            if let Some(cache) = &self.cache {
+                cache.bound.release(on_disk(stamp.len));
+            }
+        }
+    }
+
+    /// What lies in a shard of `blobs/`, each with when it was written, in milliseconds since 1970.
+    pub(super) fn list(&self, shard: u8) -> Result<HashMap<Digest, i64>> {
+        let list = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder =
+                rustix::fs::openat(&self.blobs, format!("{shard:02x}"), flags, Mode::empty())?;
+            let mut found = HashMap::new();
+            for entry in Dir::read_from(&folder)? {
+                let name = entry?.file_name().to_owned();
+                let Some(digest) = name.to_str().ok().and_then(parse_name) else { continue };
+                match rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => found.insert(digest, stat.st_mtime.saturating_mul(1000)),
+                    Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(errno),
+                };
+            }
+            Ok(found)
+        };
+        list().map_err(|errno: Errno| self.failed(errno))
+    }
+
+    /// Removes a blob's file, unless somebody has it open. Returns its length on disk, or `None` if it is in use.
+    pub(super) fn evict(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = blob_path(digest);
+        let file = match rustix::fs::openat(&self.blobs, &path, READ_FLAGS, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return self.remove_outboard(digest).map(Some),
+            Err(errno) => return Err(self.failed(errno)),
+        };
+        if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            return Ok(None);
+        }
+        let stamp = Stamp::of_file(&file).map_err(|error| self.failed(error))?;
+        let tree = self.remove_outboard(digest)?;
+        match rustix::fs::unlinkat(&self.blobs, &path, AtFlags::empty()) {
+            Ok(()) => Ok(Some(on_disk(stamp.len) + tree)),
+            Err(Errno::NOENT) => Ok(Some(tree)),
+            Err(errno) => Err(self.failed(errno)),
+        }
     }
 
     fn put_lock(&self, digest: &Digest) -> &Mutex<()> {

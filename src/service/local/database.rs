@@ -62,8 +62,13 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the database, which is made if it is not there.
-    pub(super) fn open(path: PathBuf, endpoint: Arc<str>) -> rusqlite::Result<Self> {
+    /// Opens the database, which is made if it is not there. `more` is the schema of tables besides those of every
+    /// store.
+    pub(super) fn open(
+        path: PathBuf,
+        more: Option<&str>,
+        endpoint: Arc<str>,
+    ) -> rusqlite::Result<Self> {
         let writer = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -71,6 +76,9 @@ impl Database {
         if !writer.table_exists(None, LAST_TABLE)? {
             writer.pragma_update(None, "synchronous", "FULL")?;
             writer.execute_batch(SCHEMA)?;
+        }
+        if let Some(more) = more {
+            writer.execute_batch(more)?;
         }
         Ok(Database {
             endpoint,

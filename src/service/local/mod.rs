@@ -26,7 +26,11 @@
 
 mod blob_files;
 mod bound;
+mod cache;
 mod database;
+mod evict;
+mod inner;
+mod keeper;
 mod kind;
 mod offload;
 mod outboards;
@@ -34,6 +38,7 @@ mod packs;
 mod partials;
 mod proof;
 mod session;
+mod stamp;
 mod usage;
 mod writeback;
 
@@ -47,6 +52,7 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use blob_files::{BlobFiles, Temporary};
 pub use bound::{Bound, Full, ReserveError};
+pub(in crate::service) use cache::enter_path_info;
 pub use database::{Database, Durability};
 pub use kind::Kind;
 pub(crate) use offload::offload;
@@ -56,7 +62,9 @@ pub use partials::{Partial, Partials};
 pub use usage::{default_size_max, on_disk};
 pub use writeback::Writeback;
 
-use super::Error;
+use self::{cache::Cache, inner::Inner, keeper::Keeper};
+use super::{Error, blob::LocalBlob};
+use crate::{castore::Digest, nix::StorePathDigest};
 
 /// The format that is written and understood.
 const FORMAT: u32 = 1;
@@ -64,13 +72,9 @@ const FORMAT: u32 = 1;
 /// A store directory, open. Dropped, it brings what was put to disk and leaves no session behind.
 #[derive(Debug)]
 pub struct LocalStore {
-    endpoint: Arc<str>,
-    blobs: BlobFiles,
-    packs: Packs,
-    partials: Partials,
-    database: Arc<Database>,
-    /// Of a cache.
-    bound: Option<Bound>,
+    inner: Arc<Inner>,
+    /// Of a cache. It shares the parts, and is waited for before they go.
+    keeper: Option<Keeper>,
 }
 
 /// Why a store directory cannot be opened.
@@ -190,66 +194,113 @@ impl LocalStore {
             create(dir).map_err(io_error)?;
         }
         let (database, path) = (dir.join("meta.sqlite"), dir.join("meta.sqlite"));
-        let database = Database::open(database, endpoint.clone())
+        let more = (kind == Kind::Cache).then_some(cache::SCHEMA);
+        let database = Database::open(database, more, endpoint.clone())
             .map_err(|source| OpenError::Database { path, source })?;
         let database = Arc::new(database);
-        let blobs = BlobFiles::open(dir, endpoint.clone()).map_err(io_error)?;
-        let packs = Packs::open(dir, database.clone(), endpoint.clone())?;
-        let partials = Partials::open(dir).map_err(io_error)?;
-        let bound = match kind {
+        let cache = match kind {
             Kind::Store => None,
             Kind::Cache => {
                 let size_max = size_max.map_or_else(|| default_size_max(dir), Ok);
                 let bound = size_max.and_then(|size_max| Bound::open(dir, size_max));
-                Some(bound.map_err(io_error)?)
+                Some(Arc::new(Cache::new(bound.map_err(io_error)?, database.clone())))
             }
         };
-        Ok(LocalStore { endpoint, blobs, packs, partials, database, bound })
+        let blobs = BlobFiles::open(dir, cache.clone(), endpoint.clone()).map_err(io_error)?;
+        let packs = Packs::open(dir, database.clone(), cache.clone(), endpoint.clone())?;
+        let partials = Partials::open(dir).map_err(io_error)?;
+        let inner = Arc::new(Inner::new(endpoint, blobs, packs, partials, database, cache));
+        let keeper = match kind {
+            Kind::Store => None,
+            Kind::Cache => Some(Keeper::start(inner.clone()).map_err(io_error)?),
+        };
+        Ok(LocalStore { inner, keeper })
     }
 
     /// How the store is called in errors.
     pub fn endpoint(&self) -> &Arc<str> {
-        &self.endpoint
+        &self.inner.endpoint
     }
 
     /// The blobs that have files of their own.
     pub fn blobs(&self) -> &BlobFiles {
-        &self.blobs
+        &self.inner.blobs
+    }
+
+    /// The blobs of which not all is here.
+    pub(super) fn partials(&self) -> &Partials {
+        &self.inner.partials
     }
 
     /// The blobs that are packed.
     pub fn packs(&self) -> &Packs {
-        &self.packs
+        &self.inner.packs
+    }
+
+    /// The blob, if it is here. In a cache it was found to be whole.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<LocalBlob>, Error> {
+        self.inner.open_blob(digest)
     }
 
     /// What bounds a cache; `None` for a store.
     pub fn bound(&self) -> Option<&Bound> {
-        self.bound.as_ref()
+        self.inner.cache.as_ref().map(|cache| &cache.bound)
+    }
+
+    /// Whether what is here may be damaged, and may go at any time.
+    pub fn is_cache(&self) -> bool {
+        self.inner.cache.is_some()
+    }
+
+    /// Remembers that somebody asked for the path info.
+    pub(in crate::service) fn used_path_info(&self, digest: &StorePathDigest) {
+        if let Some(cache) = &self.inner.cache {
+            cache.used_path_info(digest);
+        }
     }
 
     /// Takes room for `bytes` that are to be written; a store has room for all that its disk takes. What is not written
-    /// in the end is to be [released](LocalStore::release). An error says that the cache is full.
+    /// in the end is to be [released](LocalStore::release). A cache that is full is emptied as far as it takes. An error
+    /// says that it cannot be: then the caller goes on without it.
     pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
-        let Some(bound) = &self.bound else { return Ok(()) };
-        bound.reserve(bytes).map_err(|error| match error {
-            ReserveError::Full(full) => {
-                let full = io::Error::new(io::ErrorKind::StorageFull, full);
-                Error::unavailable(&self.endpoint, full)
+        let Some(cache) = &self.inner.cache else { return Ok(()) };
+        self.inner.reserve(cache, bytes)?;
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| self.inner.is_filling()) {
+            keeper.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether a blob of `len` bytes may be kept: one that takes more than half of a cache would drive out everything.
+    pub fn check_len(&self, len: u64) -> Result<(), Error> {
+        match self.bound() {
+            Some(bound) if len > bound.size_max() / 2 => {
+                let too_long = format!(
+                    "a blob of {len} bytes or more is not kept in a cache of {}",
+                    bound.size_max()
+                );
+                let too_long = io::Error::new(io::ErrorKind::StorageFull, too_long);
+                Err(Error::unavailable(self.endpoint(), too_long))
             }
-            ReserveError::Io(error) => Error::unavailable(&self.endpoint, error),
-        })
+            _ => Ok(()),
+        }
+    }
+
+    /// Evicts what was used longest ago until a cache takes at most `target` bytes, or all the rest is in use.
+    pub fn evict_to(&self, target: u64) -> Result<(), Error> {
+        self.inner.cache.as_ref().map_or(Ok(()), |cache| self.inner.evict_to(cache, target))
     }
 
     /// Gives back what was reserved.
     pub fn release(&self, bytes: u64) {
-        if let Some(bound) = self.bound.as_ref().filter(|_| bytes > 0) {
+        if let Some(bound) = self.bound().filter(|_| bytes > 0) {
             bound.release(bytes);
         }
     }
 
     /// The directories, the path infos, and where packed blobs lie.
     pub fn database(&self) -> &Database {
-        &self.database
+        &self.inner.database
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::FileExt as _},
 };
 
-use rustix::io::Errno;
+use rustix::{fs::AtFlags, io::Errno};
 
 use super::{
     LocalStore,
@@ -74,6 +74,20 @@ impl BlobFiles {
     ) -> Result<()> {
         rustix::fs::renameat(folder, name, &self.blobs, outboard_path(digest))
             .map_err(|errno| self.failed(errno))
+    }
+
+    /// Removes the tree of a blob. Returns the bytes of disk that it took.
+    pub(super) fn remove_outboard(&self, digest: &Digest) -> Result<u64> {
+        let path = outboard_path(digest);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let removed = rustix::fs::statat(&self.blobs, &path, flags).and_then(|stat| {
+            rustix::fs::unlinkat(&self.blobs, &path, AtFlags::empty())?;
+            Ok(on_disk(stat.st_size as u64))
+        });
+        match removed {
+            Err(Errno::NOENT) => Ok(0),
+            removed => removed.map_err(|errno| self.failed(errno)),
+        }
     }
 
     /// The tree of a blob, as it was kept; not checked yet.

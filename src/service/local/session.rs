@@ -123,17 +123,20 @@ fn holds(folder: &OwnedFd, name: &str, digest: &Digest) -> io::Result<bool> {
     Ok(Digest::from(hasher.finalize()) == *digest)
 }
 
-/// Moves a staged blob that is on disk to where all see it.
-pub(super) fn publish(folder: &OwnedFd, blobs: &OwnedFd, digest: &Digest) -> io::Result<()> {
+/// Moves a staged blob to where all see it. Returns whether it was not there before.
+pub(super) fn publish(folder: &OwnedFd, blobs: &OwnedFd, digest: &Digest) -> io::Result<bool> {
     let (from, to) = (digest.to_hex(), blob_path(digest));
     match rustix::fs::renameat_with(folder, &from, blobs, &to, RenameFlags::NOREPLACE) {
         // Another process was first: its file has the same contents, and may be open already.
-        Err(Errno::EXIST) => rustix::fs::unlinkat(folder, &from, AtFlags::empty())?,
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(folder, &from, AtFlags::empty())?;
+            return Ok(false);
+        }
         // Some file systems cannot refuse to replace. That is harmless, the contents being the same.
         Err(Errno::INVAL) => rustix::fs::renameat(folder, &from, blobs, &to)?,
         result => result?,
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Where a blob lies below `blobs`.
@@ -143,7 +146,7 @@ pub(super) fn blob_path(digest: &Digest) -> String {
 }
 
 /// The digest that a staged blob's name is, if it is one as we write it.
-fn parse_name(name: &str) -> Option<Digest> {
+pub(super) fn parse_name(name: &str) -> Option<Digest> {
     name.parse().ok().filter(|digest: &Digest| digest.to_hex() == name)
 }
 

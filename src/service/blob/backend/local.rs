@@ -13,32 +13,26 @@ use crate::{
     service::{
         Error, Result,
         blob::{
-            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, LocalPlace, Proven,
-            Put, prove_contents,
+            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put,
+            prove_contents,
         },
         local::{
             LocalStore, OUTBOARD_ABOVE_LEN, PACKED_LEN_MAX, Temporary, Writeback, entry_len,
             offload, on_disk,
         },
-        sharded_lru::ShardedLru,
     },
 };
-
-/// How many blobs are kept open, or their places in packs known.
-const OPENED_MAX: usize = 256;
 
 /// The blobs of a store directory. Reading is done by whoever asks: the disk is as near as it gets.
 #[derive(Debug, Clone)]
 pub struct LocalBlobs {
     store: Arc<LocalStore>,
-    /// Blobs that were read last: those that are read in parts are found and opened once.
-    opened: Arc<ShardedLru<Digest, LocalBlob>>,
 }
 
 impl LocalBlobs {
     /// The blobs of `store`.
     pub fn new(store: Arc<LocalStore>) -> Self {
-        LocalBlobs { store, opened: Arc::new(ShardedLru::new(OPENED_MAX)) }
+        LocalBlobs { store }
     }
 
     /// Puts what takes up to `bytes`, and gives back what it did not take in the end, as `taken` tells.
@@ -114,21 +108,7 @@ impl BlobService for LocalBlobs {
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
-        if let Some(blob) = self.opened.get(digest) {
-            return Ok(Some(blob));
-        }
-        let blob = match self.store.packs().open_blob(digest)? {
-            Some(packed) => packed,
-            None => {
-                let Some(file) = self.store.blobs().open_blob(digest)? else { return Ok(None) };
-                let metadata = file.metadata();
-                let failed = |error| Error::unavailable(self.store.endpoint(), error);
-                let size = metadata.map_err(failed)?.len();
-                LocalBlob { file: Arc::new(file), place: LocalPlace::Whole, size }
-            }
-        };
-        self.opened.insert(*digest, blob.clone(), 1);
-        Ok(Some(blob))
+        self.store.open_blob(digest)
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {
@@ -209,6 +189,7 @@ struct LocalWriter {
 impl LocalWriter {
     /// Writes at the end of the file, which is made if there is none.
     fn append(&mut self, piece: &[u8], at: u64) -> Result<()> {
+        self.blobs.store.check_len(at + piece.len() as u64)?;
         let needed = on_disk(at + piece.len() as u64);
         if needed > self.reserved {
             self.blobs.store.reserve(needed - self.reserved)?;

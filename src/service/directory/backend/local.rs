@@ -1,6 +1,6 @@
 //! Directories in the database of a store directory.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -51,13 +51,37 @@ impl LocalDirectories {
         Ok(Some(Arc::new(directory)))
     }
 
+    /// Whether all directories of the closure are here and as they should be.
+    fn is_whole(&self, root: &Digest) -> bool {
+        let mut seen = HashSet::from([*root]);
+        let mut to_do = vec![*root];
+        while let Some(digest) = to_do.pop() {
+            match self.find(&digest) {
+                Ok(Some(directory)) => {
+                    let children = directory.directories().map(|(child, _)| child);
+                    to_do.extend(children.filter(|child| seen.insert(*child)));
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "directories in the cache are fetched again");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     async fn write(&self, batch: Vec<Arc<Directory>>) -> Result<()> {
         let store = self.store.clone();
         offload(self.store.endpoint(), move || {
             store.database().write(Durability::Ordered, |transaction| {
-                let mut insert = transaction.prepare_cached(
-                    "INSERT INTO directories (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                )?;
+                // In a cache, what is there may be damaged, and what is new may not look old.
+                let mut insert = transaction.prepare_cached(match store.is_cache() {
+                    true => "INSERT OR REPLACE INTO directories (digest, data) VALUES (?, ?)",
+                    false => {
+                        "INSERT INTO directories (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
+                    }
+                })?;
                 for directory in &batch {
                     insert.execute((directory.digest().as_bytes(), &directory.encoded()[..]))?;
                 }
@@ -79,6 +103,10 @@ impl DirectoryService for LocalDirectories {
     }
 
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
+        // Half a closure would be an error in the middle. From a cache one gets all of it, or else asks elsewhere.
+        if self.store.is_cache() && !self.is_whole(root) {
+            return Ok(None);
+        }
         let this = self.clone();
         walk_closure(&self.store.endpoint().clone(), root, move |digest| this.find(digest))
     }

@@ -16,13 +16,17 @@ use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd, path::Path, sync:
 use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OptionalExtension as _};
 use rustix::{
-    fs::{Dir, FlockOperation, Mode, OFlags, flock},
+    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock},
     io::Errno,
 };
 
 pub use self::pack::entry_len;
 use self::pack::{Pack, Place, Readable, file_name, parse_file_name};
-use super::database::{Database, Durability};
+use super::{
+    cache::{self, Cache},
+    database::{Database, Durability},
+    stamp::Stamp,
+};
 use crate::{
     castore::Digest,
     service::{
@@ -36,8 +40,12 @@ use crate::{
 /// file of their own without us.
 pub const PACKED_LEN_MAX: usize = 64 << 10;
 
-/// A pack that is longer takes no more blobs, in bytes.
+/// A pack of a store that is longer takes no more blobs, in bytes.
 const PACK_LEN_MAX: u64 = 256 << 20;
+
+/// How long a pack of a cache gets, in bytes. It is evicted whole: so it is a small part of the cache, if it can be.
+const CACHE_PACK_LEN_MAX: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
+const CACHE_PACKS: u64 = 256;
 
 /// How many staged blobs make [`Packs::is_sync_due`]: what is remembered of them takes some 8 MB.
 const STAGED_BLOBS_MAX: usize = 100_000;
@@ -55,6 +63,10 @@ pub struct Packs {
     endpoint: Arc<str>,
     folder: OwnedFd,
     database: Arc<Database>,
+    /// Of a cache: a blob is hashed before anybody gets it, unless its pack looks as it did the last time.
+    cache: Option<Arc<Cache>>,
+    /// A pack that is longer takes no more blobs, in bytes.
+    pack_len_max: u64,
     appending: Mutex<Appending>,
     /// What was appended and is not in the database yet. A digest leaves only after it is there: whoever looks here
     /// first and there second finds every blob.
@@ -81,13 +93,24 @@ struct Appending {
 
 impl Packs {
     /// Opens the folder, and enters what dead processes have left. The caller holds the lock on `staging/`.
-    pub(super) fn open(dir: &Path, database: Arc<Database>, endpoint: Arc<str>) -> Result<Self> {
+    pub(super) fn open(
+        dir: &Path,
+        database: Arc<Database>,
+        cache: Option<Arc<Cache>>,
+        endpoint: Arc<str>,
+    ) -> Result<Self> {
         let folder =
             File::open(dir.join("packs")).map_err(|error| Error::unavailable(&endpoint, error))?;
+        let pack_len_max = cache.as_ref().map_or(PACK_LEN_MAX, |cache| {
+            let (shortest, longest) = CACHE_PACK_LEN_MAX.into_inner();
+            (cache.bound.size_max() / CACHE_PACKS).clamp(shortest, longest)
+        });
         let packs = Packs {
             endpoint,
             folder: folder.into(),
             database,
+            cache,
+            pack_len_max,
             appending: Mutex::default(),
             staged: RwLock::default(),
             syncing: Mutex::new(None),
@@ -107,7 +130,7 @@ impl Packs {
         Ok(self.locate(digest)?.is_some())
     }
 
-    /// The blob, if it is there, packed.
+    /// The blob, if it is there, packed. In a cache it is whole.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
         let place = match self.ahead.get(digest) {
             Some(place) => place,
@@ -116,31 +139,116 @@ impl Packs {
                 None => return Ok(None),
             },
         };
-        let pack = match self.open.get(&place.pack) {
-            Some(pack) => pack,
-            None => {
-                let file =
-                    self.open_pack(place.pack, OFlags::RDONLY).map_err(|errno| match errno {
-                        Errno::NOENT => {
-                            let what = format!(
-                                "blob {digest} is in packs/{}, which is gone",
-                                file_name(place.pack)
-                            );
-                            Error::corrupt(&self.endpoint, what)
-                        }
-                        errno => self.failed(errno),
-                    })?;
-                let known_len = self.known_len(place.pack)?;
-                let pack = Readable { file: Arc::new(file), known_len };
-                self.open.insert(place.pack, pack.clone(), 1);
-                pack
+        let pack = match (self.open_to_read(place.pack)?, &self.cache) {
+            (Some(pack), _) => pack,
+            // It was evicted.
+            (None, Some(_)) => {
+                self.ahead.remove(digest);
+                return Ok(None);
+            }
+            (None, None) => {
+                let pack = file_name(place.pack);
+                let what = format!("blob {digest} is in packs/{pack}, which is gone");
+                return Err(Error::corrupt(&self.endpoint, what));
             }
         };
         if let Some((digest, place)) = pack.behind(&place) {
             self.ahead.insert(digest, place, 1);
         }
         let (file, size) = (pack.file, place.len.into());
-        Ok(Some(LocalBlob { file, place: LocalPlace::At(place.start), size }))
+        let blob = LocalBlob { file, place: LocalPlace::At(place.start), size };
+        if let Some(cache) = &self.cache {
+            if !holds(cache, digest, &blob) {
+                self.forget(digest, &place)?;
+                return Ok(None);
+            }
+            cache.used_pack(place.pack);
+        }
+        Ok(Some(blob))
+    }
+
+    /// A pack, open for reading. `None` if it is gone.
+    fn open_to_read(&self, number: u32) -> Result<Option<Readable>> {
+        if let Some(pack) = self.open.get(&number) {
+            let is_gone = || Stamp::of_file(&pack.file).map_or(true, |stamp| stamp.is_gone());
+            if self.cache.is_none() || !is_gone() {
+                return Ok(Some(pack));
+            }
+            self.open.remove(&number);
+        }
+        let file = match self.open_pack(number, OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.failed(errno)),
+        };
+        if self.cache.is_some() {
+            // Keeps it from being evicted, as does the lock of whoever appends to it. Whoever is evicting it at this
+            // moment takes its rows first, so that nothing is looked for in it.
+            let _ = flock(&file, FlockOperation::NonBlockingLockShared);
+        }
+        let known_len = self.known_len(number)?;
+        let pack = Readable { file: Arc::new(file), known_len };
+        self.open.insert(number, pack.clone(), 1);
+        Ok(Some(pack))
+    }
+
+    /// Takes a damaged blob out, so that it can be put again.
+    fn forget(&self, digest: &Digest, place: &Place) -> Result<()> {
+        let pack = file_name(place.pack);
+        tracing::warn!(%digest, pack, "a blob in the cache was damaged; it is fetched again");
+        self.staged.write().remove(digest);
+        self.ahead.remove(digest);
+        self.database.write(Durability::Ordered, |transaction| {
+            let mut delete = transaction.prepare_cached(
+                "DELETE FROM packed_blobs WHERE digest = ? AND pack = ? AND start = ?",
+            )?;
+            delete.execute((digest.as_bytes(), place.pack, place.start as i64)).map(drop)
+        })
+    }
+
+    /// Closes packs that nobody reads, so that they can be evicted.
+    pub(super) fn let_go(&self) {
+        self.open.clear();
+    }
+
+    /// Locks a pack for eviction. `None` if somebody reads it or appends to it. What has the lock is evicted with it.
+    pub(super) fn lock_to_evict(&self, number: u32) -> Result<Option<File>> {
+        let file = match self.open_pack(number, OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.failed(errno)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            _ => Ok(Some(file)),
+        }
+    }
+
+    /// Removes packs and what is known of what was in them. The rows go first: a row without its pack makes a blob
+    /// seem to be here. Returns how many bytes are free now.
+    pub(super) fn evict(&self, packs: &[(u32, File)]) -> Result<u64> {
+        self.database.write(Durability::Ordered, |transaction| {
+            for sql in [
+                "DELETE FROM packed_blobs WHERE pack = ?",
+                "DELETE FROM kept_packs WHERE number = ?",
+                "DELETE FROM packs WHERE number = ?",
+            ] {
+                let mut delete = transaction.prepare_cached(sql)?;
+                for (number, _) in packs {
+                    delete.execute([number])?;
+                }
+            }
+            Ok(())
+        })?;
+        let mut freed = 0;
+        for (number, file) in packs {
+            self.open.remove(number);
+            let len = file.metadata().map_err(|error| self.failed(error))?.len();
+            rustix::fs::unlinkat(&self.folder, file_name(*number), AtFlags::empty())
+                .map_err(|errno| self.failed(errno))?;
+            freed += len;
+        }
+        Ok(freed)
     }
 
     fn locate(&self, digest: &Digest) -> Result<Option<Place>> {
@@ -202,8 +310,10 @@ impl Packs {
         }
         let (packs, staged, unnamed) = self.appended();
         if !staged.is_empty() {
-            let synced = packs.iter().try_for_each(|pack| pack.file.sync_data());
-            let synced = match unnamed {
+            // Blobs of a cache are hashed before they are read, so that they need not be on disk.
+            let to_sync: &[Pack] = if self.cache.is_some() { &[] } else { &packs };
+            let synced = to_sync.iter().try_for_each(|pack| pack.file.sync_data());
+            let synced = match unnamed && self.cache.is_none() {
                 true => synced.and_then(|()| Ok(rustix::fs::fsync(&self.folder)?)),
                 false => synced,
             };
@@ -225,7 +335,10 @@ impl Packs {
             .full
             .retain(|full| !packs.iter().any(|p| (p.number, p.len) == (full.number, full.len)));
         drop(appending);
-        self.database.flush()
+        match self.cache {
+            Some(_) => Ok(()),
+            None => self.database.flush(),
+        }
     }
 
     /// What was appended so far: the packs, up to where, the blobs in them, and whether the name of one
@@ -252,6 +365,15 @@ impl Packs {
             )?;
             for pack in packs {
                 pack_row.execute((pack.number, pack.len as i64))?;
+            }
+            if self.cache.is_some() {
+                let mut kept = transaction.prepare_cached(
+                    "INSERT INTO kept_packs (number, used) VALUES (?, ?)
+                     ON CONFLICT (number) DO UPDATE SET used = max(used, excluded.used)",
+                )?;
+                for pack in packs {
+                    kept.execute((pack.number, cache::now()))?;
+                }
             }
             // Another process may have packed the same blob. Either place does.
             let mut insert = transaction.prepare_cached(
@@ -299,6 +421,9 @@ impl Packs {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(errno) => return Err(self.failed(errno)),
         }
+        if Stamp::of_file(&file).map_err(|error| self.failed(error))?.is_gone() {
+            return Ok(None);
+        }
         // Asked only now: until it let go of the lock, another process may have moved it.
         let len = self.known_len(number)?;
         let file_len = file.metadata().map_err(|error| self.failed(error))?.len();
@@ -306,7 +431,7 @@ impl Packs {
         if file_len > len {
             self.finish(&mut pack, file_len)?;
         }
-        Ok((pack.len < PACK_LEN_MAX).then_some(pack))
+        Ok((pack.len < self.pack_len_max).then_some(pack))
     }
 
     /// Enters what a dead process appended to a pack that has `file_len` bytes, and cuts off what is not whole.
@@ -353,7 +478,7 @@ impl Packs {
     /// Finishes the work of dead processes.
     fn tidy(&self) -> Result<()> {
         for number in self.numbers().map_err(|errno| self.failed(errno))? {
-            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
             let stat = rustix::fs::statat(&self.folder, file_name(number), flags);
             let file_len = stat.map_err(|errno| self.failed(errno))?.st_size as u64;
             if file_len > self.known_len(number)? {
@@ -362,6 +487,23 @@ impl Packs {
         }
         Ok(())
     }
+}
+
+/// Whether the blob in a pack of a cache is what its digest says.
+fn holds(cache: &Cache, digest: &Digest, blob: &LocalBlob) -> bool {
+    let stamp = Stamp::of_file(&blob.file).ok();
+    if stamp.is_some_and(|stamp| cache.was_checked(digest, stamp)) {
+        return true;
+    }
+    if blob.size > PACKED_LEN_MAX as u64 {
+        return false;
+    }
+    let mut contents = vec![0; blob.size as usize];
+    let is_whole = blob.read_exact_at(&mut contents, 0).is_ok() && Digest::of(&contents) == *digest;
+    if let Some(stamp) = stamp.filter(|_| is_whole) {
+        cache.checked(digest, stamp);
+    }
+    is_whole
 }
 
 /// Where the blob lies, as far as the database knows.
@@ -378,7 +520,7 @@ fn find(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<Pla
 impl Appending {
     /// The pack to append to.
     fn pack(&mut self, packs: &Packs) -> Result<&mut Pack> {
-        if let Some(full) = self.current.take_if(|pack| pack.len >= PACK_LEN_MAX) {
+        if let Some(full) = self.current.take_if(|pack| pack.len >= packs.pack_len_max) {
             self.full.push(full);
         }
         let current = match self.current.take() {

@@ -18,13 +18,16 @@ mod partial;
 use std::{
     fs::{self, File},
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
     path::Path,
     sync::Arc,
 };
 
 use rustix::{
-    fs::{AtFlags, FlockOperation, Mode, OFlags, flock},
+    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock},
     io::Errno,
 };
 
@@ -67,6 +70,50 @@ impl Partials {
         let path = dir.join("partials");
         fs::create_dir_all(&path)?;
         Ok(Partials { folder: File::open(path)?.into() })
+    }
+
+    /// All that is here, each with when bytes of it last came, in milliseconds since 1970, the oldest first.
+    pub(super) fn list(&self) -> io::Result<Vec<(i64, Names)>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.folder)? {
+            let name = entry?.file_name().to_owned();
+            let Some(stem) = name.to_str().ok().and_then(|name| name.strip_suffix(".outboard"))
+            else {
+                continue;
+            };
+            let names =
+                Names { data: format!("{stem}.data"), outboard: format!("{stem}.outboard") };
+            match rustix::fs::statat(&self.folder, &names.data, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => found.push((stat.st_mtime.saturating_mul(1000), names)),
+                // It became a blob, or goes; an outboard alone is as good as the oldest.
+                Err(Errno::NOENT) => found.push((0, names)),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        found.sort_by_key(|(used, _)| *used);
+        Ok(found)
+    }
+
+    /// Removes a partial, unless a process uses it. Returns how many bytes are free now.
+    pub(super) fn evict(&self, names: &Names) -> io::Result<u64> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let outboard = match rustix::fs::openat(&self.folder, &names.outboard, flags, Mode::empty())
+        {
+            Ok(outboard) => File::from(outboard),
+            Err(Errno::NOENT) => return Ok(0),
+            Err(errno) => return Err(errno.into()),
+        };
+        match flock(&outboard, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(0),
+            _ if !self.is_still(&outboard, &names.outboard)? => return Ok(0),
+            _ => {}
+        }
+        let mut freed = outboard.metadata()?.blocks() * 512;
+        if let Ok(stat) = rustix::fs::statat(&self.folder, &names.data, AtFlags::SYMLINK_NOFOLLOW) {
+            freed += stat.st_blocks as u64 * 512;
+        }
+        self.remove(names);
+        Ok(freed)
     }
 
     fn open_file(&self, name: &str) -> io::Result<File> {
@@ -128,7 +175,7 @@ impl LocalStore {
         for number in 0..SAME_BLOB_MAX {
             let names = Names::new(digest, number);
             if let Some((data, outboard, is_old)) =
-                self.partials.try_own(&names, tree).map_err(failed)?
+                self.partials().try_own(&names, tree).map_err(failed)?
             {
                 let outboard = StoredOutboard::new(outboard);
                 return Ok(Partial::new(

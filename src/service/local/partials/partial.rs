@@ -217,7 +217,7 @@ impl Partial {
         let blobs = self.store.blobs();
         let read_only = Permissions::from_mode(0o444);
         self.data.set_permissions(read_only).map_err(|error| self.failed(error))?;
-        let partials = &self.store.partials;
+        let partials = self.store.partials();
         let is_new = blobs.adopt(&self.digest, &partials.folder, &self.names.data)?;
         if self.tree.size() > OUTBOARD_ABOVE_LEN
             && let Err(error) = self.adopt_outboard(hashed)
@@ -238,7 +238,7 @@ impl Partial {
             file.forget();
             written.map_err(|error| self.failed(error))?;
         }
-        let folder = &self.store.partials.folder;
+        let folder = &self.store.partials().folder;
         self.store.blobs().adopt_outboard(&self.digest, folder, &self.names.outboard)
     }
 
@@ -248,7 +248,7 @@ impl Partial {
             .data
             .metadata()
             .map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512);
-        self.store.partials.remove(&self.names);
+        self.store.partials().remove(&self.names);
         self.store.release(blocks);
         *self.state.lock() = State { present: RangeSet::default(), unchecked: RangeSet::default() };
     }

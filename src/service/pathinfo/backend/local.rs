@@ -13,15 +13,26 @@ use crate::{
     proto,
     service::{
         Error, Result,
-        local::{Durability, LocalStore, offload},
+        local::{Durability, LocalStore, enter_path_info, offload},
         pathinfo::{PathInfoService, PathInfoStream},
     },
 };
 
+/// The length of a seal, in bytes.
+const SEAL_LEN: usize = 32;
+
+/// What stands before a path info in a cache.
+fn seal(digest: &[u8], message: &[u8]) -> [u8; SEAL_LEN] {
+    let mut hasher = blake3::Hasher::new_derive_key("lazystore 2026-11 path info in a cache");
+    hasher.update(digest).update(message);
+    hasher.finalize().into()
+}
+
 /// How many path infos a listing reads at once.
 const PAGE_PATH_INFOS: u32 = 256;
 
-/// The path infos of a store directory, kept as the message that the protocol sends.
+/// The path infos of a store directory, kept as the message that the protocol sends. In a cache a seal stands before it,
+/// since no digest covers a path info: what a bad disk made of it is found out, and counts as absent.
 #[derive(Debug, Clone)]
 pub struct LocalPathInfos {
     store: Arc<LocalStore>,
@@ -31,6 +42,30 @@ impl LocalPathInfos {
     /// The path infos of `store`.
     pub fn new(store: Arc<LocalStore>) -> Self {
         LocalPathInfos { store }
+    }
+
+    /// What is kept of a path info.
+    fn encode(&self, path_info: &PathInfo) -> Vec<u8> {
+        let message = proto::store::PathInfo::from(path_info).encode_to_vec();
+        match self.store.is_cache() {
+            true => {
+                [&seal(path_info.store_path.digest().as_bytes(), &message), &message[..]].concat()
+            }
+            false => message,
+        }
+    }
+
+    /// What was kept, unless it was damaged in a cache.
+    fn unseal(&self, digest: &StorePathDigest, mut data: Vec<u8>) -> Option<Vec<u8>> {
+        if !self.store.is_cache() {
+            return Some(data);
+        }
+        let message = data.split_off(data.len().min(SEAL_LEN));
+        if data != seal(digest.as_bytes(), &message) {
+            tracing::warn!(%digest, "a path info in the cache was damaged; it is fetched again");
+            return None;
+        }
+        Some(message)
     }
 
     fn decode(&self, digest: &[u8], data: Vec<u8>) -> Result<PathInfo> {
@@ -57,7 +92,14 @@ impl LocalPathInfos {
                 query.query_map((after, PAGE_PATH_INFOS), |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         })?;
-        rows.into_iter().map(|(digest, data)| self.decode(&digest, data)).collect()
+        let sealed = rows.into_iter().filter_map(|(digest, data)| {
+            let key = StorePathDigest::try_from(&digest[..]).ok();
+            match key {
+                Some(key) => self.unseal(&key, data).map(|message| (digest, message)),
+                None => Some((digest, data)),
+            }
+        });
+        sealed.map(|(digest, message)| self.decode(&digest, message)).collect()
     }
 }
 
@@ -69,16 +111,26 @@ impl PathInfoService for LocalPathInfos {
                 connection.prepare_cached("SELECT data FROM path_infos WHERE digest = ?")?;
             query.query_row([digest.as_bytes()], |row| row.get(0)).optional()
         })?;
-        data.map(|data| self.decode(digest.as_bytes(), data)).transpose()
+        self.store.used_path_info(digest);
+        let message = data.and_then(|data| self.unseal(digest, data));
+        message.map(|message| self.decode(digest.as_bytes(), message)).transpose()
     }
 
     async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {
         path_info.check().map_err(Error::invalid)?;
-        let data = proto::store::PathInfo::from(&path_info).encode_to_vec();
+        let data = self.encode(&path_info);
         let digest = path_info.store_path.digest();
         let store = self.store.clone();
+        // What a cache loses can be fetched again.
+        let durability = match self.store.is_cache() {
+            true => Durability::Ordered,
+            false => Durability::Flushed,
+        };
         offload(self.store.endpoint(), move || {
-            store.database().write(Durability::Flushed, |transaction| {
+            store.database().write(durability, |transaction| {
+                if store.is_cache() {
+                    enter_path_info(transaction, &digest)?;
+                }
                 let mut insert = transaction.prepare_cached(
                     "INSERT INTO path_infos (digest, data) VALUES (?, ?)
                      ON CONFLICT (digest) DO UPDATE SET data = excluded.data",

@@ -32,7 +32,10 @@ use crate::{
         directory::{
             DirectoryService,
             backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
-            layer::{CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories},
+            layer::{
+                ArrivingDirectories, CachedDirectories, DirectoryCounters, LruDirectories,
+                MeasuredDirectories,
+            },
         },
         grpc::{DEADLINE_DEFAULT, GrpcChannel, GrpcOptions},
         local::LocalStore,
@@ -142,13 +145,14 @@ impl Opener<'_> {
             Address::Grpc { .. } => {
                 // It checks what it reads itself, as does that for path infos.
                 let far = GrpcDirectories::new(self.channel(address)?);
-                match self.cache() {
+                let kept = match self.cache() {
                     Some(near) => {
                         let near = Arc::new(LocalDirectories::new(near));
                         in_memory(CachedDirectories::new(near, Arc::new(far)))
                     }
                     None => in_memory(far),
-                }
+                };
+                Arc::new(ArrivingDirectories::new(kept))
             }
         };
         Ok(Arc::new(MeasuredDirectories::new(bottom, Arc::new(DirectoryCounters::default()))))

@@ -111,7 +111,7 @@ impl Vfs {
             let known = self.roots.known(name);
             return known.map(|node| self.remember(parent, name, node.as_ref())).transpose();
         }
-        let digest = self.directory_digest(parent)?.0;
+        let digest = self.directory_digest(parent)?;
         let Some(directory) = self.directories.get_local(&digest)? else { return Ok(None) };
         let entry = directory.find(name).ok_or(Error::NotFound)?;
         self.remember(parent, name, entry.node).map(Some)
@@ -132,7 +132,8 @@ impl Vfs {
             let node = self.roots.ask(name).await?.ok_or(Error::NotFound)?;
             return self.remember(parent, name, node.as_ref());
         }
-        let directory = self.fetch_directory(self.directory_digest(parent)?).await?;
+        let digest = self.directory_digest(parent)?;
+        let directory = directory(&*self.directories, &digest).await?;
         let entry = directory.find(name).ok_or(Error::NotFound)?;
         self.remember(parent, name, entry.node)
     }
@@ -265,27 +266,19 @@ impl Vfs {
         })?
     }
 
-    /// The digest of a directory other than the root, and what it lies in.
-    fn directory_digest(&self, ino: Ino) -> Result<(Digest, Ino)> {
+    /// The digest of a directory other than the root.
+    fn directory_digest(&self, ino: Ino) -> Result<Digest> {
         self.inodes.with(ino, |inode| match inode {
-            Inode::Directory { digest, parent, .. } => Ok((*digest, *parent)),
+            Inode::Directory { digest, .. } => Ok(*digest),
             Inode::Root | Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
         })?
     }
 
     async fn directory(&self, ino: Ino) -> Result<Arc<Directory>> {
-        let (digest, parent) = self.directory_digest(ino)?;
+        let digest = self.directory_digest(ino)?;
         match self.directories.get_local(&digest)? {
             Some(directory) => Ok(directory),
-            None => self.fetch_directory((digest, parent)).await,
-        }
-    }
-
-    /// A directory that is not at hand, and what it lies in.
-    async fn fetch_directory(&self, (digest, parent): (Digest, Ino)) -> Result<Arc<Directory>> {
-        match parent == Ino::ROOT {
-            true => fetch_closure(&*self.directories, &digest).await,
-            false => directory(&*self.directories, &digest).await,
+            None => directory(&*self.directories, &digest).await,
         }
     }
 }
@@ -296,20 +289,6 @@ fn missing(digest: &Digest) -> Error {
 
 async fn directory(directories: &dyn DirectoryService, digest: &Digest) -> Result<Arc<Directory>> {
     directories.get(digest).await?.ok_or_else(|| missing(digest))
-}
-
-/// The top directory of a store path that is not here. Its whole closure comes with it in one request, since whoever
-/// enters a store path will walk it; the layers below keep what passes.
-async fn fetch_closure(
-    directories: &dyn DirectoryService,
-    digest: &Digest,
-) -> Result<Arc<Directory>> {
-    let mut closure = directories.get_closure(digest).await?.ok_or_else(|| missing(digest))?;
-    let root = closure.next().await.ok_or_else(|| missing(digest))??;
-    while let Some(directory) = closure.next().await {
-        directory?;
-    }
-    Ok(root)
 }
 
 /// Finds the node at `inner`, a relative path, in a store path whose contents are `root`. Symlinks are not followed.

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     far::{ABSENT_NAME, Far},
+    proxy::Weather,
     support::{can_mount, noise, wait_until, write},
 };
 
@@ -21,8 +22,23 @@ fn nested(sources: &Path) {
         write(inner.join("file"), noise(1, 10_000), 0o644);
         write(inner.join("other"), noise(2, 10_000), 0o644);
     }
-    // The same directories, in another store path.
+    // The same directories, in other store paths.
     write(sources.join("two/more"), "", 0o644);
+    let inner = sources.join("three/a/b/c");
+    fs::create_dir_all(&inner).expect("new");
+    write(inner.join("file"), noise(1, 10_000), 0o644);
+    write(inner.join("other"), noise(2, 10_000), 0o644);
+}
+
+/// 20,000 files in 210 directories: 900 kB of directories.
+fn wide(sources: &Path) {
+    for number in 0..200 {
+        let dir = sources.join("tree").join((number / 20).to_string()).join(number.to_string());
+        fs::create_dir_all(&dir).expect("new");
+        for file in 0..100 {
+            write(dir.join(format!("{number}-{file}")), "", 0o644);
+        }
+    }
 }
 
 /// Runs `work`, and tells how many round trips fit the time it took, and how many requests it made.
@@ -40,8 +56,8 @@ fn connected(fill: impl FnOnce(&Path)) -> (Far, Vec<String>, crate::support::Mou
     far.proxy.delay(ROUND_TRIP);
     let before = far.proxy.requests();
     let mounted = far.mount("");
-    // Both connections are greeted.
-    wait_until("connecting", || far.proxy.requests() >= before + 2);
+    // Each connection is greeted.
+    wait_until("connecting", || far.proxy.requests() >= before + 3);
     std::thread::sleep(2 * ROUND_TRIP);
     (far, names, mounted)
 }
@@ -52,7 +68,7 @@ fn a_cold_read_takes_three_round_trips_a_stat_two_and_what_is_known_none() {
         return;
     }
     let (far, names, mounted) = connected(nested);
-    let (one, two) = (mounted.path.join(&names[0]), mounted.path.join(&names[1]));
+    let [one, three, two] = [0, 1, 2].map(|number| mounted.path.join(&names[number]));
 
     let (read, took, requests) = trips(&far, || fs::read(one.join("a/b/c/file")));
     assert_eq!(read.expect("it is there"), noise(1, 10_000));
@@ -62,6 +78,9 @@ fn a_cold_read_takes_three_round_trips_a_stat_two_and_what_is_known_none() {
     assert_eq!((read.expect("still there").len(), took, requests), (10_000, 0, 0));
     let (_, took, requests) = trips(&far, || fs::metadata(one.join("a/b/c/other")).expect("there"));
     assert_eq!((took, requests), (0, 0), "it came with the others");
+
+    let (_, took, requests) = trips(&far, || fs::metadata(three.join("a/b/c")).expect("there"));
+    assert!(took <= 1 && requests <= 1, "all of its directories are known: {requests} requests");
 
     let (_, took, requests) = trips(&far, || fs::metadata(two.join("more")).expect("there"));
     assert!(took <= 2 && requests <= 2, "{took} round trips, {requests} requests");
@@ -113,15 +132,7 @@ fn a_walk_of_twenty_thousand_files_takes_few_round_trips() {
     if !can_mount() {
         return;
     }
-    let (far, names, mounted) = connected(|sources| {
-        for number in 0..200 {
-            let dir = sources.join("tree").join((number / 20).to_string()).join(number.to_string());
-            fs::create_dir_all(&dir).expect("new");
-            for file in 0..100 {
-                write(dir.join(format!("{number}-{file}")), "", 0o644);
-            }
-        }
-    });
+    let (far, names, mounted) = connected(wide);
     let received = far.proxy.received();
     let (count, _, requests) = trips(&far, || count(&mounted.path.join(&names[0])));
     assert_eq!(count, 20_210);
@@ -139,6 +150,33 @@ fn count(dir: &Path) -> usize {
         false => 1,
     });
     below.sum()
+}
+
+/// On a slow line, what has come can be used, and what is wanted need not wait for all that is on its way.
+#[test]
+fn directories_are_usable_while_the_others_arrive() {
+    if !can_mount() {
+        return;
+    }
+    let (far, names, mounted) = connected(wide);
+    let top = mounted.path.join(&names[0]);
+    // All of them take some five seconds.
+    far.proxy.weather(Weather::Trickle(200_000));
+    let began = Instant::now();
+    let entries = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("it lists");
+        entries.inspect(|entry| assert!(entry.is_ok(), "{entry:?}")).count()
+    };
+    assert_eq!(entries(&top), 10);
+    let first = began.elapsed();
+    assert_eq!(entries(&top.join("9")), 20);
+    assert_eq!(entries(&top.join("9/199")), 100);
+    let last = began.elapsed();
+    assert_eq!(count(&top), 20_210);
+    let all = began.elapsed();
+    eprintln!("the top after {first:?}, the last directory after {last:?}, all after {all:?}");
+    assert!(first < all / 3 && last < all * 2 / 3, "{first:?}, {last:?}, {all:?}");
+    mounted.unmount();
 }
 
 /// What cannot be found out through a mount: whether what is sent is more than what is asked for.

@@ -221,7 +221,9 @@ fn let_go(to: &mut TcpStream, mut bytes: Vec<u8>, is_answer: bool, shared: &Shar
             }
             match state.weather {
                 Weather::Trickle(bytes_a_second) if is_answer => {
-                    (1, Duration::from_secs(1) / bytes_a_second as u32)
+                    // Timers are not fine enough for single bytes.
+                    let len = bytes.len().min((bytes_a_second / 100).max(1) as usize);
+                    (len, Duration::from_secs(1) * len as u32 / bytes_a_second as u32)
                 }
                 _ => (bytes.len(), Duration::ZERO),
             }

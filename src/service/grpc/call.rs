@@ -5,6 +5,7 @@ use std::{future::Future, marker::PhantomData, time::Duration};
 use bytes::Bytes;
 use futures::{
     Stream, StreamExt as _,
+    future::try_join_all,
     stream::{self, BoxStream},
 };
 use prost::Message;
@@ -64,7 +65,7 @@ impl GrpcChannel {
         }
     }
 
-    /// Makes one attempt to ask `message` on both connections, so that they are there, and it is known how the peer
+    /// Makes one attempt to ask `message` on each connection, so that they are there, and it is known how the peer
     /// speaks.
     pub(super) async fn greet<M>(&self, method: &'static Method, message: M)
     where
@@ -75,8 +76,8 @@ impl GrpcChannel {
             let ask = move |path| self.ask(method, lane, path, message.clone());
             async move { self.attempt_first(method, ask).await }
         };
-        let (questions, contents) = tokio::join!(greet(Lane::Questions), greet(Lane::Contents));
-        if let Err(error) = questions.and(contents) {
+        let lanes = [Lane::Questions, Lane::Closures, Lane::Contents].map(greet);
+        if let Err(error) = try_join_all(lanes).await {
             tracing::debug!(%error, "cannot connect ahead");
         }
     }

@@ -40,10 +40,12 @@ impl FromStr for Dialect {
     }
 }
 
-/// On which of the few connections a method travels: contents must not stand in the way of questions.
+/// On which of the few connections a method travels: neither contents nor what comes along with an answer may stand in
+/// the way of questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     Questions,
+    Closures,
     Contents,
 }
 
@@ -100,6 +102,7 @@ methods! {
     BLOB_READ = "castore" "BlobService/Read" on Contents, Lookup;
     BLOB_PUT = "castore" "BlobService/Put" on Contents, Long;
     DIRECTORY_GET = "castore" "DirectoryService/Get" on Questions, Lookup;
+    DIRECTORY_GET_CLOSURE = "castore" "DirectoryService/Get" on Closures, Lookup;
     DIRECTORY_PUT = "castore" "DirectoryService/Put" on Questions, Long;
     PATH_INFO_GET = "store" "PathInfoService/Get" on Questions, Lookup;
     PATH_INFO_PUT = "store" "PathInfoService/Put" on Questions, Long;

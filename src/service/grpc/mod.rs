@@ -110,9 +110,10 @@ struct Inner {
     /// By which names the peer answered last.
     dialect: Mutex<Option<Dialect>>,
     circuit: Circuit,
-    /// Two connections: readers that are slow to take contents close the window of theirs, which must not keep
-    /// anybody from looking up a path.
+    /// Three connections: readers that are slow to take contents close the window of theirs, and a closure fills a
+    /// slow line for a while, which must not keep anybody from looking up a path.
     questions: Channel,
+    closures: Channel,
     contents: Channel,
 }
 
@@ -125,6 +126,7 @@ impl GrpcChannel {
             endpoint,
             dialect: Mutex::new(options.dialect),
             questions: open(address, &options)?,
+            closures: open(address, &options)?,
             contents: open(address, &options)?,
             options,
         })))
@@ -180,6 +182,7 @@ impl GrpcChannel {
     fn lane(&self, lane: Lane) -> Channel {
         match lane {
             Lane::Questions => self.0.questions.clone(),
+            Lane::Closures => self.0.closures.clone(),
             Lane::Contents => self.0.contents.clone(),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
         },
         grpc::{
             GrpcChannel, Opened, Upload,
-            method::{DIRECTORY_GET, DIRECTORY_PUT},
+            method::{DIRECTORY_GET, DIRECTORY_GET_CLOSURE, DIRECTORY_PUT},
         },
     },
 };
@@ -41,7 +41,8 @@ impl GrpcDirectories {
         let digest = Bytes::copy_from_slice(digest.as_bytes());
         let by_what = Some(wire::get_directory_request::ByWhat::Digest(digest));
         let request = wire::GetDirectoryRequest { by_what, recursive };
-        let messages = match self.channel.download(&DIRECTORY_GET, request).await? {
+        let method = if recursive { &DIRECTORY_GET_CLOSURE } else { &DIRECTORY_GET };
+        let messages = match self.channel.download(method, request).await? {
             Opened::NotFound | Opened::Empty => return Ok(None),
             Opened::Messages(messages) => messages,
         };

@@ -1,10 +1,12 @@
 //! Layers: each wraps a directory service and adds one thing.
 
+mod arriving;
 mod cache;
 mod lru;
 mod metrics;
 mod verify;
 
+pub use arriving::ArrivingDirectories;
 pub use cache::{CachedDirectories, leaves_first};
 pub use lru::LruDirectories;
 pub use metrics::{DirectoryCounters, MeasuredDirectories};

@@ -40,6 +40,8 @@ pub enum Outcome {
     ReadLocal {
         /// What the reply is to be addressed to.
         unique: u64,
+        /// What is read.
+        ino: Ino,
         /// The file.
         blob: LocalBlob,
         /// Where to begin, in bytes.
@@ -215,12 +217,11 @@ impl Fuse {
 
     /// Polls `answer` once; the reply is written by `write`.
     fn answer<T: 'static>(
-        request: &Request<'_>,
+        unique: u64,
         what: &'static str,
         answer: impl Future<Output = Result<T, Error>> + Send + 'static,
         write: impl FnOnce(T) -> Reply + Send + 'static,
     ) -> Handled {
-        let unique = request.unique;
         let reply = async move {
             match answer.await {
                 Ok(value) => write(value).finish(unique),
@@ -269,7 +270,7 @@ impl Fuse {
         }
         let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name));
         let looked_up = async move { found(vfs.ask(parent, &name).await) };
-        Self::answer(&request, "lookup", looked_up, write)
+        Self::answer(request.unique, "lookup", looked_up, write)
     }
 
     fn getattr(&self, request: Request<'_>) -> Handled {
@@ -294,17 +295,28 @@ impl Fuse {
         match self.vfs.local(ino).map_err(|error| errno("read", &error))? {
             Some(blob) => {
                 let len = blob.size.saturating_sub(offset).min(len as u64) as usize;
-                Ok(Outcome::ReadLocal { unique: request.unique, blob, offset, len })
+                Ok(Outcome::ReadLocal { unique: request.unique, ino, blob, offset, len })
             }
-            None => {
-                let vfs = self.vfs.clone();
-                let read = async move { vfs.read(ino, offset, len).await };
-                Self::answer(&request, "read", read, |pieces: Vec<Bytes>| {
-                    let mut reply = Reply::with_capacity(pieces.iter().map(Bytes::len).sum());
-                    pieces.iter().for_each(|piece| reply.bytes(piece));
-                    reply
-                })
-            }
+            None => self.read_anyhow(request.unique, ino, offset, len),
+        }
+    }
+
+    /// Reads without the local file: there is none, or it cannot be read.
+    fn read_anyhow(&self, unique: u64, ino: Ino, offset: u64, len: usize) -> Handled {
+        let vfs = self.vfs.clone();
+        let read = async move { vfs.read(ino, offset, len).await };
+        Self::answer(unique, "read", read, |pieces: Vec<Bytes>| {
+            let mut reply = Reply::with_capacity(pieces.iter().map(Bytes::len).sum());
+            pieces.iter().for_each(|piece| reply.bytes(piece));
+            reply
+        })
+    }
+
+    /// Answers a read whose [local file](Outcome::ReadLocal) cannot be read: a cache before a far store can do without.
+    pub fn read_elsewhere(&self, unique: u64, ino: Ino, offset: u64, len: usize) -> Outcome {
+        match self.read_anyhow(unique, ino, offset, len) {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Reply(error_message(unique, Errno::IO)),
         }
     }
 
@@ -366,7 +378,7 @@ impl Fuse {
                 }
                 Ok(page.reply)
             };
-            return Self::answer(&request, "readdir", fill, |reply| reply);
+            return Self::answer(request.unique, "readdir", fill, |reply| reply);
         }
         let fuse = self.clone();
         let fill = async move {
@@ -380,7 +392,7 @@ impl Fuse {
             }
             Ok(page.reply)
         };
-        Self::answer(&request, "readdir", fill, |reply| reply)
+        Self::answer(request.unique, "readdir", fill, |reply| reply)
     }
 
     fn getxattr(&self, mut request: Request<'_>) -> Handled {

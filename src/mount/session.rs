@@ -260,8 +260,15 @@ impl Worker {
                 wire::recycle(message);
                 self.affinity.asked_by(thread);
             }
-            Outcome::ReadLocal { unique, blob, offset, len } => {
-                self.read_local(unique, &blob, offset, len);
+            Outcome::ReadLocal { unique, ino, blob, offset, len } => {
+                if !self.read_local(unique, &blob, offset, len) {
+                    drop(blob);
+                    match self.fuse.read_elsewhere(unique, ino, offset, len) {
+                        Outcome::Later { unique, reply } => self.later(unique, reply),
+                        Outcome::Reply(message) => send(&self.device, &message),
+                        _ => send(&self.device, &error_message(unique, Errno::IO)),
+                    }
+                }
                 match len <= SHORT_READ_LEN_MAX {
                     true => self.affinity.asked_by(thread),
                     false => self.affinity.asked_for_much(),
@@ -284,17 +291,19 @@ impl Worker {
         Ok(true)
     }
 
-    fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) {
+    /// Reads the file right into the reply. `false` if it cannot be read; then nothing was answered.
+    fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) -> bool {
         let end = wire::OUT_HEADER_LEN + len;
         match blob.read_exact_once_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
             Ok(()) => {
                 let header = wire::header(end, 0, unique);
                 self.data[..wire::OUT_HEADER_LEN].copy_from_slice(&header);
                 send(&self.device, &self.data[..end]);
+                true
             }
             Err(error) => {
                 error!(%error, offset, len, "cannot read a blob from the local disk");
-                send(&self.device, &error_message(unique, Errno::IO));
+                false
             }
         }
     }

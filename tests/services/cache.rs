@@ -8,8 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use lazystore::{
-    castore::Digest,
+    castore::{Digest, Directory, Name, Node, SizeRule},
     service::{
         Stores,
         blob::read_all,
@@ -19,8 +20,9 @@ use lazystore::{
 use tempfile::TempDir;
 
 use crate::{
+    local::{path_info, path_info_digest},
     stacks::{cached, local, memory, open_cache},
-    support::{SOON, noise, wait_until},
+    support::{SOON, SmallDisk, can_mount, drop_kernel_caches, have_program, noise, wait_until},
 };
 
 const MIB: u64 = 1 << 20;
@@ -288,4 +290,124 @@ async fn ten_thousand_flipped_bits_reach_no_reader() {
         assert!(is_near(&cache, 0).await, "it was fetched again");
     }
     assert!(started.elapsed() < SOON * 4);
+}
+
+/// A chain of directories: the innermost first.
+fn chain() -> Vec<Arc<Directory>> {
+    let mut all: Vec<Arc<Directory>> = Vec::new();
+    for level in 0..50 {
+        let mut builder = Directory::builder();
+        let digest = Digest::of(&noise(level, 10));
+        let file = Node::File { digest, size: 10, executable: level % 2 == 0 };
+        builder.add(Name::try_from("file").expect("legal"), file);
+        if let Some(inner) = all.last() {
+            builder.add(Name::try_from("inner").expect("legal"), inner.node(SizeRule::Documented));
+        }
+        all.push(Arc::new(builder.build().expect("legal")));
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_database_with_flipped_bits_misleads_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let far = memory();
+    put_far(&far, 100..160).await;
+    let chain = chain();
+    let mut putter = far.directories.put_closure().await.expect("it works");
+    for directory in &chain {
+        putter.put(directory.clone()).await.expect("it works");
+    }
+    let root = putter.finish().await.expect("it works");
+    let expected = path_info(chain[49].node(SizeRule::Documented));
+    far.path_infos.put(expected.clone()).await.expect("it works");
+    let mut begun_anew = 0;
+    for round in 0..20 {
+        {
+            let stores = cached(local(open_cache(&folder, 64 * MIB)), far.clone());
+            let found = stores.path_infos.get(&path_info_digest()).await.expect("it works");
+            assert_eq!(found.as_ref(), Some(&expected));
+            let closure = stores.directories.get_closure(&root).await.expect("it works");
+            let found: Vec<_> = closure.expect("it is there").collect().await;
+            let found: Vec<_> = found.into_iter().map(|found| found.expect("it reads")).collect();
+            assert!(found.iter().eq(chain.iter().rev()), "round {round}");
+            for seed in 100..160 {
+                assert_reads(&stores, seed).await;
+            }
+        }
+        let database: Vec<_> = files(&folder.path().join("cache"))
+            .into_iter()
+            .filter(|(path, _)| path.to_string_lossy().contains("/meta.sqlite"))
+            .collect();
+        begun_anew +=
+            usize::from(database.iter().any(|(path, _)| path.ends_with("meta.sqlite.damaged")));
+        let database: Vec<_> = database
+            .into_iter()
+            .filter(|(path, _)| !path.ends_with("meta.sqlite.damaged"))
+            .collect();
+        flip(&database, round, 1 + round as usize * 10);
+    }
+    assert!(begun_anew > 0, "no damage was noticed by the database itself");
+}
+
+#[tokio::test]
+async fn a_full_disk_makes_a_cache_smaller_and_harms_no_reader() {
+    if !can_mount() {
+        return;
+    }
+    let disk = SmallDisk::new(c"size=12m");
+    let (cache, stores, far) = before_memory(disk.folder(), 1 << 30);
+    put_far(&far, 0..200).await;
+    for seed in 0..200 {
+        assert_reads(&stores, seed).await;
+    }
+    let mut near = 0;
+    for seed in 0..200 {
+        near += usize::from(is_near(&cache, seed).await);
+    }
+    assert!(near > 10, "it is used all the same: {near}");
+    // Somebody else takes all that is left.
+    let filler = disk.path().join("filler");
+    let all =
+        std::io::Write::write_all(&mut fs::File::create(filler).expect("new"), &[1; 12 << 20]);
+    assert!(all.is_err(), "the disk is full");
+    for seed in (0..200).rev() {
+        assert_reads(&stores, seed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_disk_makes_a_cache_useless_and_harms_no_reader() {
+    if !can_mount() || !have_program("mkfs.ext4") || !have_program("mount") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("image");
+    let disk = SmallDisk::ext4(&image, 96 << 20);
+    let (cache, stores, far) = before_memory(disk.folder(), 64 * MIB);
+    put_far(&far, 0..100).await;
+    for seed in 0..100 {
+        assert_reads(&stores, seed).await;
+    }
+    stores.blobs.sync().await.expect("it works");
+    let blob = cache.open_blob(&Digest::of(&contents(0))).expect("it works").expect("near");
+    rustix::fs::sync();
+    // From here on the disk gives no answer; only its beginning does.
+    fs::File::options().write(true).open(&image).expect("ours").set_len(8 << 20).expect("ours");
+    drop_kernel_caches();
+    let broken = blob.read_exact_at(&mut vec![0; len(0)], 0);
+    assert!(broken.is_err(), "the disk is not broken enough");
+    for _ in 0..2 {
+        for seed in 0..100 {
+            assert_reads(&stores, seed).await;
+        }
+    }
+    drop((blob, cache, stores));
+    // Nor does it harm one that begins now, if it can begin.
+    if let Ok(cache) = LocalStore::open_cache(&disk.path().join("cache"), Some(64 * MIB)) {
+        let stores = cached(local(cache), far);
+        for seed in 0..100 {
+            assert_reads(&stores, seed).await;
+        }
+    }
 }

@@ -26,18 +26,18 @@ use tempfile::TempDir;
 
 use crate::{
     stacks::{local, open},
-    support::noise,
+    support::{SmallDisk, noise},
 };
 
 /// The contents of a blob that is not packed.
 static LONG: LazyLock<Vec<u8>> = LazyLock::new(|| noise(99, 100_000));
 
-fn path_info(node: Node) -> PathInfo {
+pub fn path_info(node: Node) -> PathInfo {
     let store_path = StorePath::from_base_name(b"00000000000000000000000000000000-x");
     PathInfo { store_path: store_path.expect("legal"), node, details: Details::References(vec![]) }
 }
 
-fn path_info_digest() -> lazystore::nix::StorePathDigest {
+pub fn path_info_digest() -> lazystore::nix::StorePathDigest {
     path_info(Node::File { digest: Digest::EMPTY, size: 0, executable: false }).store_path.digest()
 }
 
@@ -140,7 +140,7 @@ async fn the_tree_of_a_long_blob_is_kept_and_made_again_where_it_is_damaged_or_m
             0 => damaged[8] ^= 1,
             1 => damaged.truncate(9_000),
             // What the first pieces do not need.
-            2 => damaged[12_000..].fill(0),
+            2 => damaged[11_000..].fill(0),
             _ => damaged.clear(),
         }
         fs::write(&path, &damaged).expect("it writes");
@@ -302,34 +302,15 @@ async fn packed_blobs_are_read_in_their_order_without_asking_the_database() {
     assert_hold(&stores, &contents[1..]).await;
 }
 
-/// A disk of its own, small enough to fill.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn new(options: &std::ffi::CStr) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let flags = rustix::mount::MountFlags::empty();
-        rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, options).expect("it mounts");
-        SmallDisk(folder)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let detach = rustix::mount::UnmountFlags::DETACH;
-        rustix::mount::unmount(self.0.path(), detach).expect("it unmounts");
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_told_loses_nothing_and_heals() {
     if !crate::support::can_mount() {
         return;
     }
     let disk = SmallDisk::new(c"size=4m");
-    let filler = disk.0.path().join("filler");
+    let filler = disk.path().join("filler");
     fs::write(&filler, [0; 1 << 20]).expect("there is room");
-    let stores = local(open(&disk.0));
+    let stores = local(open(disk.folder()));
     let contents = |seed| Bytes::from(noise(seed, 60_000));
     let mut stored = 0;
     let error = loop {
@@ -346,7 +327,7 @@ async fn a_full_disk_is_told_loses_nothing_and_heals() {
     stores.blobs.put(contents(stored)).await.expect("there is room again");
     stores.blobs.sync().await.expect("it works");
     drop(stores);
-    let stores = local(open(&disk.0));
+    let stores = local(open(disk.folder()));
     assert_hold(&stores, (0..=stored).map(contents)).await;
 }
 

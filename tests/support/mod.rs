@@ -346,3 +346,40 @@ pub fn sample_tree(root: &Path) {
         write(wide.join(format!("entry-{number}")), number.to_string(), 0o644);
     }
 }
+
+/// A disk of its own, small enough to fill. Needs the right to mount.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// In memory.
+    pub fn new(options: &std::ffi::CStr) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, options).expect("it mounts");
+        SmallDisk(folder)
+    }
+
+    /// An ext4 in the file `image`, of so many bytes. Needs `mkfs.ext4` and `mount`.
+    pub fn ext4(image: &Path, len: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::File::create(image).and_then(|file| file.set_len(len)).expect("it can be made");
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(folder.path()));
+        SmallDisk(folder)
+    }
+
+    pub fn folder(&self) -> &tempfile::TempDir {
+        &self.0
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let detach = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(self.0.path(), detach).expect("it unmounts");
+    }
+}

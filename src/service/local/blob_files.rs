@@ -139,14 +139,23 @@ impl BlobFiles {
             return Ok(Some(file));
         }
         tracing::warn!(%digest, "a blob in the cache was damaged; it is removed and fetched again");
+        self.remove_damaged(digest);
+        Ok(None)
+    }
+
+    /// Removes a blob of a cache that is not what its name says, or cannot be read.
+    pub(super) fn remove_damaged(&self, digest: &Digest) {
+        let Some(cache) = &self.cache else { return };
         self.staged.write().remove(digest);
         let (staged, published) = (digest.to_hex(), blob_path(digest));
         for (folder, name) in [(&self.session.folder, staged), (&self.blobs, published)] {
-            if rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok() {
-                cache.bound.release(on_disk(stamp.len));
+            let Ok(stat) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if rustix::fs::unlinkat(folder, &name, AtFlags::empty()).is_ok() {
+                cache.bound.release(on_disk(stat.st_size as u64));
             }
         }
-        Ok(None)
     }
 
     /// Whether the file can be read and is what its name says.

@@ -2,7 +2,7 @@
 //! for them.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::PathBuf,
     sync::{
@@ -52,6 +52,8 @@ pub enum Durability {
 pub struct Database {
     endpoint: Arc<str>,
     path: PathBuf,
+    /// Of a cache: the file that is made when the database is found to be damaged.
+    marker: Option<PathBuf>,
     writer: Mutex<Connection>,
     /// Idle connections; one that reads takes one out and puts it back.
     readers: Mutex<Vec<Connection>>,
@@ -62,11 +64,43 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the database, which is made if it is not there. `more` is the schema of tables besides those of every
-    /// store.
-    pub(super) fn open(
+    /// Opens the database of a cache, which is made if it is not there. One that is damaged, as far as is known, is set
+    /// aside: what lies in the cache is then found out again, or fetched again. `schema` is that of the tables besides
+    /// those of a store. The caller holds the lock on `staging/`.
+    pub(super) fn open_of_cache(
+        path: PathBuf,
+        schema: &str,
+        endpoint: Arc<str>,
+    ) -> rusqlite::Result<Self> {
+        let marker = path.with_extension("sqlite.damaged");
+        let is_damaged = marker.exists();
+        if !is_damaged {
+            match Self::try_open(path.clone(), Some(schema), Some(marker.clone()), endpoint.clone())
+            {
+                Err(error) if is_damage(&error) => {}
+                result => return result,
+            }
+        }
+        tracing::warn!(path = %path.display(), "the cache's database was damaged; a new one is begun");
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.clone().into_os_string();
+            file.push(suffix);
+            // One that stays is found out again.
+            let _ = fs::remove_file(file);
+        }
+        let _ = fs::remove_file(&marker);
+        Self::try_open(path, Some(schema), Some(marker), endpoint)
+    }
+
+    /// Opens the database, which is made if it is not there.
+    pub(super) fn open(path: PathBuf, endpoint: Arc<str>) -> rusqlite::Result<Self> {
+        Self::try_open(path, None, None, endpoint)
+    }
+
+    fn try_open(
         path: PathBuf,
         more: Option<&str>,
+        marker: Option<PathBuf>,
         endpoint: Arc<str>,
     ) -> rusqlite::Result<Self> {
         let writer = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -83,6 +117,7 @@ impl Database {
         Ok(Database {
             endpoint,
             path,
+            marker,
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             committed: AtomicU64::new(0),
@@ -163,16 +198,33 @@ impl Database {
     }
 
     fn failed(&self, error: rusqlite::Error) -> Error {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Error::corrupt(&self.endpoint, error)
+        if is_damage(&error) {
+            if let Some(marker) = &self.marker {
+                // Whoever opens the cache next begins anew. If that cannot be said, it is found out again.
+                let _ = fs::write(marker, error.to_string());
             }
+            return Error::corrupt(&self.endpoint, error);
+        }
+        match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => {
                 let full = io::Error::from(rustix::io::Errno::NOSPC);
                 Error::unavailable(&self.endpoint, full)
             }
             _ => Error::unavailable(&self.endpoint, error),
         }
+    }
+}
+
+/// Whether the error says that the file does not hold what was written to it.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..) => true,
+        error => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
     }
 }
 

@@ -28,6 +28,10 @@ const FILLING_PERCENT: u64 = 95;
 /// Down to this part.
 const EVICT_TO_PERCENT: u64 = 90;
 
+/// How much is evicted at least once the disk is full, in bytes.
+const ROOM_ON_DISK_MIN: u64 = 2 << 20;
+
+/// All that a store directory is.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) endpoint: Arc<str>,
@@ -92,6 +96,13 @@ impl Inner {
         Ok(Some(blob))
     }
 
+    /// Takes a blob out that cannot be read.
+    pub(super) fn reject_blob(&self, digest: &Digest) -> Result<()> {
+        self.opened.remove(digest);
+        self.blobs.remove_damaged(digest);
+        self.packs.reject(digest)
+    }
+
     /// Takes room for `bytes`; makes it, if there is none.
     pub(super) fn reserve(&self, cache: &Cache, bytes: u64) -> Result<()> {
         match cache.bound.reserve(bytes) {
@@ -150,6 +161,12 @@ impl Inner {
         cache.bound.measure().map_err(|error| self.failed(error))
     }
 
+    /// Makes the cache smaller where others have filled its disk.
+    pub(super) fn make_room_on_disk(&self, cache: &Cache) -> Result<()> {
+        let used = cache.bound.used().map_err(|error| self.failed(error))?;
+        self.evict_to(cache, used.saturating_sub(used / 20 + ROOM_ON_DISK_MIN))
+    }
+
     /// Evicts what was used longest ago until the cache is as small as it should be, or nothing is left that may go.
     pub(super) fn evict(&self) -> Result<()> {
         let Some(cache) = &self.cache else { return Ok(()) };
@@ -163,7 +180,10 @@ impl Inner {
         if used <= target {
             return Ok(());
         }
-        cache.flush()?;
+        // On a disk that is full or broken this may fail, and room is needed all the more.
+        if let Err(error) = cache.flush() {
+            tracing::debug!(%error, "the last uses are not taken into account");
+        }
         self.let_go();
         let (before, mut skipped) = (used, 0);
         let mut partials = self.partials.list().map_err(|error| self.failed(error))?;
@@ -222,7 +242,10 @@ impl Inner {
                 }
             }
         }
-        forget_files(&self.database, &files)?;
+        // A row without its file does no harm, and goes when the directory is measured.
+        if let Err(error) = forget_files(&self.database, &files) {
+            tracing::debug!(%error, "rows of what was evicted are left");
+        }
         if !packs.is_empty() {
             batch.freed += self.packs.evict(&packs)?;
         }

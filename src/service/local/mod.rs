@@ -48,7 +48,10 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 pub use blob_files::{BlobFiles, Temporary};
 pub use bound::{Bound, Full, ReserveError};
@@ -194,9 +197,11 @@ impl LocalStore {
             create(dir).map_err(io_error)?;
         }
         let (database, path) = (dir.join("meta.sqlite"), dir.join("meta.sqlite"));
-        let more = (kind == Kind::Cache).then_some(cache::SCHEMA);
-        let database = Database::open(database, more, endpoint.clone())
-            .map_err(|source| OpenError::Database { path, source })?;
+        let database = match kind {
+            Kind::Store => Database::open(database, endpoint.clone()),
+            Kind::Cache => Database::open_of_cache(database, cache::SCHEMA, endpoint.clone()),
+        };
+        let database = database.map_err(|source| OpenError::Database { path, source })?;
         let database = Arc::new(database);
         let cache = match kind {
             Kind::Store => None,
@@ -240,6 +245,15 @@ impl LocalStore {
     /// The blob, if it is here. In a cache it was found to be whole.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<LocalBlob>, Error> {
         self.inner.open_blob(digest)
+    }
+
+    /// Takes a blob out of a cache whose disk cannot read it; nothing is ever taken out of a store.
+    pub(in crate::service) fn reject_blob(&self, digest: &Digest) {
+        if self.is_cache()
+            && let Err(error) = self.inner.reject_blob(digest)
+        {
+            tracing::warn!(%digest, %error, "cannot take a blob out of the cache");
+        }
     }
 
     /// What bounds a cache; `None` for a store.
@@ -286,6 +300,21 @@ impl LocalStore {
         }
     }
 
+    /// Writes, and if the disk is full, evicts a part of the cache and tries once more. A store has nothing to evict.
+    pub fn write_in_full<T>(
+        &self,
+        mut write: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let written = write();
+        match (&self.inner.cache, &written) {
+            (Some(cache), Err(error)) if is_disk_full(error) => {
+                self.inner.make_room_on_disk(cache)?;
+                write()
+            }
+            _ => written,
+        }
+    }
+
     /// Evicts what was used longest ago until a cache takes at most `target` bytes, or all the rest is in use.
     pub fn evict_to(&self, target: u64) -> Result<(), Error> {
         self.inner.cache.as_ref().map_or(Ok(()), |cache| self.inner.evict_to(cache, target))
@@ -302,6 +331,13 @@ impl LocalStore {
     pub fn database(&self) -> &Database {
         &self.inner.database
     }
+}
+
+fn is_disk_full(error: &Error) -> bool {
+    let Error::Unavailable { source, .. } = error else { return false };
+    // Not any "storage full": the bound of the cache says that too.
+    let code = source.as_io().and_then(io::Error::raw_os_error);
+    code.is_some_and(|code| [Errno::NOSPC, Errno::DQUOT].contains(&Errno::from_raw_os_error(code)))
 }
 
 /// The format of the store in `dir`, or `None` if it is new.

@@ -1,6 +1,6 @@
 //! Blobs in a store directory: short ones packed, others as plain files.
 
-use std::{io, mem, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
+use std::{mem, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,11 +39,11 @@ impl LocalBlobs {
     fn within_bound<T>(
         &self,
         bytes: u64,
-        put: impl FnOnce() -> Result<T>,
+        put: impl FnMut() -> Result<T>,
         taken: impl FnOnce(&T) -> u64,
     ) -> Result<T> {
         self.store.reserve(bytes)?;
-        let put = put();
+        let put = self.store.write_in_full(put);
         self.store.release(bytes - put.as_ref().map_or(0, taken));
         put
     }
@@ -70,10 +70,10 @@ impl BlobService for LocalBlobs {
             return Ok(Some(Box::pin(futures::stream::empty())));
         }
         let Some(blob) = self.open_local(digest)? else { return Ok(None) };
-        let endpoint = self.store.endpoint().clone();
         let end = range.end.min(blob.size);
+        let (store, digest) = (self.store.clone(), *digest);
         let mut at = range.start;
-        let pieces = std::iter::from_fn(move || {
+        let mut pieces = std::iter::from_fn(move || {
             let len = end.saturating_sub(at).min(BLOB_PIECE_LEN_MAX as u64) as usize;
             if len == 0 {
                 return None;
@@ -82,9 +82,20 @@ impl BlobService for LocalBlobs {
             let read = blob.read_exact_at(&mut piece, at);
             // After an error nothing more comes.
             at = if read.is_ok() { at + len as u64 } else { end };
-            Some(read.map(|()| piece.into()).map_err(|error| Error::unavailable(&endpoint, error)))
+            Some(read.map(|()| piece.into()).map_err(|error| {
+                store.reject_blob(&digest);
+                Error::unavailable(store.endpoint(), error)
+            }))
         });
-        Ok(Some(Box::pin(futures::stream::iter(pieces))))
+        // Where a cache cannot be read, one can ask elsewhere, as long as nothing was handed out.
+        let first = match pieces.next() {
+            Some(Err(error)) if self.store.is_cache() => {
+                tracing::warn!(%digest, %error, "the cache cannot read a blob; it is fetched again");
+                return Ok(None);
+            }
+            first => first,
+        };
+        Ok(Some(Box::pin(futures::stream::iter(first.into_iter().chain(pieces)))))
     }
 
     async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
@@ -197,11 +208,17 @@ impl LocalWriter {
         }
         let file = match self.file.take() {
             Some(file) => file,
-            None => self.blobs.store.blobs().create_temporary()?,
+            None => {
+                let store = &self.blobs.store;
+                store.write_in_full(|| store.blobs().create_temporary())?
+            }
         };
         let file = self.file.insert(file);
-        let written = file.file().write_all_at(piece, at);
-        written.map_err(|error: io::Error| Error::unavailable(self.blobs.store.endpoint(), error))
+        let store = &self.blobs.store;
+        store.write_in_full(|| {
+            let written = file.file().write_all_at(piece, at);
+            written.map_err(|error| Error::unavailable(store.endpoint(), error))
+        })
     }
 }
 

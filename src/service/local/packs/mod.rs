@@ -192,6 +192,11 @@ impl Packs {
         Ok(Some(pack))
     }
 
+    /// Takes a blob out that cannot be read, if it is here.
+    pub(super) fn reject(&self, digest: &Digest) -> Result<()> {
+        self.locate(digest)?.map_or(Ok(()), |place| self.forget(digest, &place))
+    }
+
     /// Takes a damaged blob out, so that it can be put again.
     fn forget(&self, digest: &Digest, place: &Place) -> Result<()> {
         let pack = file_name(place.pack);
@@ -225,8 +230,27 @@ impl Packs {
     }
 
     /// Removes packs and what is known of what was in them. The rows go first: a row without its pack makes a blob
-    /// seem to be here. Returns how many bytes are free now.
+    /// seem to be here. Only on a full disk, where that takes the room that is to be made, they go last. Returns how many
+    /// bytes are free now.
     pub(super) fn evict(&self, packs: &[(u32, File)]) -> Result<u64> {
+        let forgotten = self.forget_packs(packs);
+        let mut freed = 0;
+        for (number, file) in packs {
+            self.open.remove(number);
+            let len = file.metadata().map_err(|error| self.failed(error))?.len();
+            match rustix::fs::unlinkat(&self.folder, file_name(*number), AtFlags::empty()) {
+                Ok(()) => freed += len,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.failed(errno)),
+            }
+        }
+        if forgotten.is_err() {
+            self.forget_packs(packs)?;
+        }
+        Ok(freed)
+    }
+
+    fn forget_packs(&self, packs: &[(u32, File)]) -> Result<()> {
         self.database.write(Durability::Ordered, |transaction| {
             for sql in [
                 "DELETE FROM packed_blobs WHERE pack = ?",
@@ -239,16 +263,7 @@ impl Packs {
                 }
             }
             Ok(())
-        })?;
-        let mut freed = 0;
-        for (number, file) in packs {
-            self.open.remove(number);
-            let len = file.metadata().map_err(|error| self.failed(error))?.len();
-            rustix::fs::unlinkat(&self.folder, file_name(*number), AtFlags::empty())
-                .map_err(|errno| self.failed(errno))?;
-            freed += len;
-        }
-        Ok(freed)
+        })
     }
 
     fn locate(&self, digest: &Digest) -> Result<Option<Place>> {

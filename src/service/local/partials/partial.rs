@@ -132,10 +132,13 @@ impl Partial {
         }
         let taken = on_disk((bytes.len() + nodes.len() * NODE_LEN) as u64);
         self.store.reserve(taken)?;
-        let written = self.data.write_all_at(bytes, start).and_then(|()| self.write_nodes(nodes));
+        let written = self.store.write_in_full(|| {
+            let written = self.data.write_all_at(bytes, start);
+            written.and_then(|()| self.write_nodes(nodes)).map_err(|error| self.failed(error))
+        });
         if let Err(error) = written {
             self.store.release(taken);
-            return Err(self.failed(error));
+            return Err(error);
         }
         self.settle(&range, true);
         Ok(())

@@ -1,6 +1,8 @@
 //! A store that is far away, behind a network that misbehaves: the real daemon and the real mount, with a proxy between
 //! them.
 
+#[path = "../support/faults.rs"]
+mod faults;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/mod.rs"]
@@ -9,4 +11,5 @@ mod support;
 mod damage;
 mod far;
 mod round_trips;
+mod sweep;
 mod weather;

@@ -1,7 +1,5 @@
 //! The one place where errors become errno values, and where it is decided how loudly they are logged.
 
-use std::io;
-
 use tracing::{debug, error, warn};
 
 use crate::vfs::{self, ServiceError};
@@ -44,20 +42,24 @@ pub fn errno(what: &'static str, error: &vfs::Error) -> Errno {
 
 fn service_errno(what: &'static str, error: &ServiceError) -> i32 {
     match error {
-        ServiceError::Unavailable { source, .. } => {
-            warn!(what, %error, "the store cannot be reached");
-            match source.as_io().map(io::Error::kind) {
-                // The local disk: its own words say more than ours.
-                Some(_) => source.as_io().and_then(io::Error::raw_os_error).unwrap_or(libc::EIO),
-                None => libc::EHOSTUNREACH,
+        ServiceError::Unavailable { source, .. } => match source.as_io() {
+            // The local disk: its own words say more than ours.
+            Some(io) => {
+                warn!(what, %error, "the store cannot be read");
+                io.raw_os_error().unwrap_or(libc::EIO)
             }
-        }
+            // Its channel has said so already, once for all readers.
+            None => {
+                debug!(what, %error, "the store cannot be reached");
+                libc::EHOSTUNREACH
+            }
+        },
         ServiceError::Offline { .. } => {
             debug!(what, %error, "the store may not be asked");
             libc::ENETUNREACH
         }
         ServiceError::TimedOut { .. } => {
-            warn!(what, %error, "the store does not answer");
+            debug!(what, %error, "the store does not answer");
             libc::ETIMEDOUT
         }
         ServiceError::Corrupt { .. } => {

@@ -11,5 +11,6 @@ mod support;
 mod damage;
 mod far;
 mod round_trips;
+mod streams;
 mod sweep;
 mod weather;

@@ -9,11 +9,14 @@ use std::{
 use crate::{
     far::{ABSENT_NAME, Far},
     proxy::Weather,
-    support::{can_mount, noise, wait_until, write},
+    support::{can_mount, drop_kernel_caches, noise, wait_until, write},
 };
 
 /// How long a round trip takes in these tests.
 const ROUND_TRIP: Duration = Duration::from_millis(150);
+
+/// How many connections a mount makes ahead.
+const CONNECTIONS: usize = 4;
 
 fn nested(sources: &Path) {
     for tree in ["one", "two"] {
@@ -57,7 +60,7 @@ fn connected(fill: impl FnOnce(&Path)) -> (Far, Vec<String>, crate::support::Mou
     let before = far.proxy.requests();
     let mounted = far.mount("");
     // Each connection is greeted.
-    wait_until("connecting", || far.proxy.requests() >= before + 3);
+    wait_until("connecting", || far.proxy.requests() >= before + CONNECTIONS);
     std::thread::sleep(2 * ROUND_TRIP);
     (far, names, mounted)
 }
@@ -191,5 +194,79 @@ fn asking_costs_few_bytes() {
     let (sent, received) = (far.proxy.sent() - sent, far.proxy.received() - received);
     assert!(sent < 2_000, "{sent} bytes sent for three questions");
     assert!(received < 13_000, "{received} bytes received for 10,000");
+    mounted.unmount();
+}
+
+#[test]
+fn what_was_read_once_is_never_asked_for_again() {
+    if !can_mount() {
+        return;
+    }
+    let (far, names) = Far::new(|sources| {
+        let tree = sources.join("tree");
+        fs::create_dir(&tree).expect("new");
+        for (number, len) in [3_000, 100_000, 3_000_000].into_iter().enumerate() {
+            write(tree.join(number.to_string()), noise(number as u64, len), 0o644);
+        }
+    });
+    let read = |tree: &Path| {
+        for (number, len) in [3_000, 100_000, 3_000_000].into_iter().enumerate() {
+            let contents = fs::read(tree.join(number.to_string())).expect("it is there");
+            assert!(contents == noise(number as u64, len));
+        }
+    };
+    let mounted = far.mount_with("", "cache", &[]);
+    read(&mounted.path.join(&names[0]));
+    // What arrived last may still be on its way into the cache.
+    std::thread::sleep(Duration::from_millis(500));
+    let requests = far.proxy.requests();
+    drop_kernel_caches();
+    read(&mounted.path.join(&names[0]));
+    assert_eq!(far.proxy.requests(), requests, "the kernel has dropped its pages");
+    mounted.unmount();
+    let mounted = far.mount_with("", "cache", &[]);
+    wait_until("connecting", || far.proxy.requests() >= requests + CONNECTIONS);
+    read(&mounted.path.join(&names[0]));
+    assert_eq!(far.proxy.requests(), requests + CONNECTIONS, "nothing but hello");
+    mounted.unmount();
+}
+
+/// Eight readers have eight files on their way at any time, so they need as many round trips as each of them reads files.
+#[test]
+fn eight_readers_are_as_fast_as_the_latency_allows() {
+    const READERS: usize = 8;
+    const FILES: usize = 800;
+    if !can_mount() {
+        return;
+    }
+    let (far, names) = Far::new(|sources| {
+        let tree = sources.join("tree");
+        fs::create_dir(&tree).expect("new");
+        for number in 0..FILES {
+            write(tree.join(number.to_string()), noise(number as u64, 5_000), 0o644);
+        }
+    });
+    let latency = Duration::from_millis(20);
+    far.proxy.delay(latency);
+    let mounted = far.mount("");
+    let tree = mounted.path.join(&names[0]);
+    assert_eq!(fs::read_dir(&tree).expect("it lists").count(), FILES);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for reader in 0..READERS {
+            let tree = &tree;
+            scope.spawn(move || {
+                for number in (reader..FILES).step_by(READERS) {
+                    let contents = fs::read(tree.join(number.to_string())).expect("it is there");
+                    assert_eq!(contents, noise(number as u64, 5_000));
+                }
+            });
+        }
+    });
+    let (took, least) = (began.elapsed(), latency * (FILES / READERS) as u32);
+    let ratio = took.as_secs_f64() / least.as_secs_f64();
+    eprintln!("{FILES} files by {READERS} readers: {took:?}, {ratio:.2} of what latency takes");
+    // Builds without optimisation, on a machine that has other work.
+    assert!(ratio < 2.0, "{took:?} instead of {least:?}");
     mounted.unmount();
 }

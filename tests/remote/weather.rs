@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     far::{ABSENT_NAME, Far},
     proxy::Weather,
-    support::{Mounted, can_mount, noise, wait_until, write},
+    support::{Mounted, can_mount, noise, resident, wait_until, write},
 };
 
 /// How long an answer may take in these tests.
@@ -205,6 +205,8 @@ fn a_remote_that_dies_under_fifty_readers_lets_all_go_and_is_taken_back() {
     let mounted = far.mount(OPTIONS);
     let tree = mounted.path.join(&names[0]);
     assert_eq!(fs::read_dir(&tree).expect("it lists").count(), 50);
+    let process = mounted.running.child.id();
+    let (threads_before, memory_before) = (threads(process), resident(process));
     // All of them have begun, and none is done.
     far.proxy.weather(Weather::Trickle(2000));
     let readers: Vec<_> = (0..50)
@@ -220,6 +222,10 @@ fn a_remote_that_dies_under_fifty_readers_lets_all_go_and_is_taken_back() {
         assert!([Some(libc::EHOSTUNREACH), Some(libc::ETIMEDOUT)].contains(&errno), "{errno:?}");
         assert!(took < TIMEOUT + SLACK + Duration::from_millis(200), "{took:?}");
     }
+    let memory = resident(process).saturating_sub(memory_before);
+    assert!(memory < 64 << 20, "{} MiB are not back", memory >> 20);
+    // Those for the disk come and go.
+    wait_until("the threads are back", || threads(process) <= threads_before);
     far.proxy.weather(Weather::Fair);
     read_once_healed(&tree.join("0"));
     for number in 0..50 {
@@ -228,6 +234,11 @@ fn a_remote_that_dies_under_fifty_readers_lets_all_go_and_is_taken_back() {
     }
     far.proxy.weather(Weather::Stalled);
     unmount_under_a_reader_that_waits(mounted);
+}
+
+/// How many threads a process has.
+fn threads(process: u32) -> usize {
+    fs::read_dir(format!("/proc/{process}/task")).expect("it runs").count()
 }
 
 fn unmount_under_a_reader_that_waits(mounted: Mounted) {

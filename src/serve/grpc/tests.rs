@@ -19,6 +19,7 @@ use tonic_reflection::pb::v1::{
 use super::*;
 use crate::{
     castore::{Digest, Directory, Node, SizeRule, SymlinkTarget},
+    nix::NarHash,
     proto::castore as wire,
     service::{
         Error,
@@ -311,6 +312,41 @@ async fn a_peer_that_never_answers_times_out_and_is_not_remembered() {
         assert!(began.elapsed() < deadline, "and nobody waits for that");
     }
     hold.abort();
+}
+
+/// Calculates for longer than an answer may take.
+#[derive(Debug)]
+struct SlowNars;
+
+#[tonic::async_trait]
+impl NarCalculation for SlowNars {
+    async fn calculate_nar(&self, _: &Node) -> crate::service::Result<NarHash> {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        Ok(NarHash { size: 1, sha256: [1; 32] })
+    }
+}
+
+#[tokio::test]
+async fn work_that_takes_long_is_waited_for_while_the_peer_lives() {
+    let stores = Stores { nars: Arc::new(SlowNars), ..Shelf::new().stores() };
+    let server = Running::tcp(stores);
+    let options = GrpcOptions { deadline: Duration::from_millis(300), ..GrpcOptions::default() };
+    let channel = GrpcChannel::connect(&server.address, options).expect("an address");
+    let nar = GrpcPathInfos::new(channel).calculate_nar(&link()).await;
+    assert_eq!(nar.expect("it is waited for").size, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn work_that_takes_long_is_given_up_once_the_peer_is_silent() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("http://{}", silent.local_addr().expect("bound"));
+    let options = GrpcOptions { deadline: Duration::from_millis(300), ..GrpcOptions::default() };
+    let channel = GrpcChannel::connect(&GrpcAddress::Http(url), options).expect("an address");
+    let began = std::time::Instant::now();
+    let nar = GrpcPathInfos::new(channel).calculate_nar(&link()).await;
+    assert!(matches!(nar, Err(Error::Unavailable { .. })), "{nar:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -29,6 +29,18 @@ const LONG_WORK_DEADLINES: u32 = 120;
 /// What a peer answered: a status also is an answer.
 pub(super) type Answer<T> = std::result::Result<T, Status>;
 
+/// How one attempt ended.
+enum Attempt<T> {
+    Answered(Answer<T>),
+    /// Another may do better, if there is time.
+    Failed {
+        error: Error,
+        is_news: bool,
+    },
+    /// Nobody was asked, and nobody would be.
+    Over(Error),
+}
+
 impl GrpcChannel {
     /// Makes `call`, which gets the path of the method, until the peer answers. What is no answer is tried again while
     /// there is time. Errors are those of the last attempt.
@@ -43,12 +55,16 @@ impl GrpcChannel {
         let deadline = Instant::now() + self.time_for(method);
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let error = match self.attempt_once(method, &call, deadline).await? {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let (error, is_news) = match self.attempt_once(method, &call, deadline).await {
+                Attempt::Answered(answer) => return Ok(answer),
+                Attempt::Over(error) => return Err(error),
+                Attempt::Failed { error, is_news } => (error, is_news),
             };
             let next = Instant::now() + random_part(pause);
             if attempt == ATTEMPTS_MAX || next >= deadline {
+                if is_news {
+                    tracing::warn!(%error, method = method.name, "a call failed");
+                }
                 return Err(error);
             }
             tracing::debug!(%error, method = method.name, "trying again");
@@ -68,45 +84,49 @@ impl GrpcChannel {
         F: Future<Output = Answer<T>>,
     {
         let deadline = Instant::now() + self.time_for(method);
-        self.attempt_once(method, &call, deadline).await?
+        match self.attempt_once(method, &call, deadline).await {
+            Attempt::Answered(answer) => Ok(answer),
+            Attempt::Over(error) | Attempt::Failed { error, .. } => Err(error),
+        }
     }
 
-    /// One attempt: an answer, an error after which another may help, or one after which it cannot.
     async fn attempt_once<T, F>(
         &self,
         method: &'static Method,
         call: &impl Fn(PathAndQuery) -> F,
         deadline: Instant,
-    ) -> Result<Result<Answer<T>>>
+    ) -> Attempt<T>
     where
         F: Future<Output = Answer<T>>,
     {
-        if self.0.options.offline {
-            return Err(self.offline(method));
+        if let Err(error) = self.check_online(method) {
+            return Attempt::Over(error);
         }
-        let permit = self.0.circuit.enter()?;
+        let permit = match self.0.circuit.enter() {
+            Ok(permit) => permit,
+            Err(refusal) => return Attempt::Over(refusal),
+        };
         let Ok(answer) = timeout_at(deadline, self.hedged(method, call, deadline)).await else {
             let error = self.timed_out(method);
-            permit.failed(&error);
-            return Err(error);
+            let is_news = permit.failed(&error);
+            return Attempt::Failed { error, is_news };
         };
-        match answer.as_ref().err().map_or(Failure::None, failure) {
-            Failure::None => permit.answered(),
-            // It has answered. It may do better at another time.
-            Failure::Passing => {
-                permit.answered();
-                return Ok(answer.map(Ok).map_err(|status| self.error(method, status)));
+        match answer {
+            Err(status) if failure(&status) == Failure::Unreachable => {
+                let error = self.error(method, status);
+                let is_news = permit.failed(&error);
+                Attempt::Failed { error, is_news }
             }
-            Failure::Unreachable => {
-                let error = match answer {
-                    Ok(_) => unreachable!("only a status is a failure"),
-                    Err(status) => self.error(method, status),
-                };
-                permit.failed(&error);
-                return Ok(Err(error));
+            // It has answered, and may do better at another time.
+            Err(status) if failure(&status) == Failure::Passing => {
+                permit.answered();
+                Attempt::Failed { error: self.error(method, status), is_news: true }
+            }
+            answer => {
+                permit.answered();
+                Attempt::Answered(answer)
             }
         }
-        Ok(Ok(answer))
     }
 
     /// For a look-up, a second call beside the first if that has not been answered by half of the time: it may have
@@ -202,14 +222,12 @@ impl GrpcChannel {
         from_status(self.endpoint(), method, status)
     }
 
-    fn offline(&self, method: &Method) -> Error {
-        Error::Offline { endpoint: self.endpoint().clone(), what: method.name.into() }
-    }
-
     /// An error if nobody may be asked.
     pub(super) fn check_online(&self, method: &Method) -> Result<()> {
         match self.0.options.offline {
-            true => Err(self.offline(method)),
+            true => {
+                Err(Error::Offline { endpoint: self.endpoint().clone(), what: method.name.into() })
+            }
             false => Ok(()),
         }
     }

@@ -76,7 +76,7 @@ impl GrpcChannel {
             let ask = move |path| self.ask(method, lane, path, message.clone());
             async move { self.attempt_first(method, ask).await }
         };
-        let lanes = [Lane::Questions, Lane::Closures, Lane::Contents].map(greet);
+        let lanes = [Lane::Questions, Lane::Closures, Lane::Contents, Lane::Ranges].map(greet);
         if let Err(error) = try_join_all(lanes).await {
             tracing::debug!(%error, "cannot connect ahead");
         }

@@ -86,25 +86,27 @@ impl Circuit {
         }
     }
 
-    /// What was waited for since `began` did not come.
-    pub(super) fn failed(&self, began: Instant, cause: &Error) {
+    /// What was waited for since `began` did not come. Tells whether that is to be logged: of many that fail together
+    /// only the first is, and that the circuit opens is logged here.
+    pub(super) fn failed(&self, began: Instant, cause: &Error) -> bool {
         let now = Instant::now();
         let mut state = self.state.lock();
         let is_news = state.counted_at.is_none_or(|counted_at| began >= counted_at);
         if state.open.is_some() || !is_news {
-            return;
+            return false;
         }
         state.counted_at = Some(now);
         state.failures += 1;
         state.cost += now - began;
         if state.failures < FAILURES_MAX && state.cost < self.deadline * 3 / 4 {
-            return;
+            return true;
         }
         let (lasts, cause) = (OPEN_MIN, cause.clone());
         state.open = Some(Open { until: now + lasts, lasts, probing: false, cause: cause.clone() });
         drop(state);
         let endpoint = &*self.endpoint;
         tracing::warn!(endpoint, error = %cause, "out of reach: asked only now and then");
+        false
     }
 
     fn refusal(&self, open: &Open, now: Instant) -> Error {
@@ -127,8 +129,8 @@ impl Permit<'_> {
         self.circuit.answered();
     }
 
-    /// The peer could not be reached, or did not answer in time.
-    pub(super) fn failed(self, cause: &Error) {
+    /// The peer could not be reached, or did not answer in time. As [`Circuit::failed`].
+    pub(super) fn failed(self, cause: &Error) -> bool {
         if self.probe
             && let Some(open) = &mut self.circuit.state.lock().open
         {
@@ -136,9 +138,9 @@ impl Permit<'_> {
             open.until = Instant::now() + open.lasts;
             open.probing = false;
             open.cause = cause.clone();
-        } else {
-            self.circuit.failed(self.began, cause);
+            return false;
         }
+        self.circuit.failed(self.began, cause)
     }
 }
 

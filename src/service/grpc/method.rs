@@ -40,13 +40,13 @@ impl FromStr for Dialect {
     }
 }
 
-/// On which of the few connections a method travels: neither contents nor what comes along with an answer may stand in
-/// the way of questions.
+/// On which of the few connections a method travels: what takes long must not stand in the way of what need not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     Questions,
     Closures,
     Contents,
+    Ranges,
 }
 
 /// How much a peer has to do before it can answer.
@@ -116,6 +116,6 @@ pub(crate) const BLOB_RANGE_READ: Method = Method {
     snix: "/lazystore.v1.BlobRangeService/Read",
     cannot: "answer BlobRangeService/Read",
     name: "BlobRangeService/Read",
-    lane: Lane::Contents,
+    lane: Lane::Ranges,
     effort: Effort::Lookup,
 };

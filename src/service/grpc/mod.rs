@@ -110,11 +110,13 @@ struct Inner {
     /// By which names the peer answered last.
     dialect: Mutex<Option<Dialect>>,
     circuit: Circuit,
-    /// Three connections: readers that are slow to take contents close the window of theirs, and a closure fills a
-    /// slow line for a while, which must not keep anybody from looking up a path.
+    /// A connection a lane. Readers that are slow to take contents close the window of theirs, a closure or the ranges
+    /// of a long blob fill a slow line for a while: none of them must keep others from looking up a path, or from
+    /// reading a short file.
     questions: Channel,
     closures: Channel,
     contents: Channel,
+    ranges: Channel,
 }
 
 impl GrpcChannel {
@@ -128,6 +130,7 @@ impl GrpcChannel {
             questions: open(address, &options)?,
             closures: open(address, &options)?,
             contents: open(address, &options)?,
+            ranges: open(address, &options)?,
             options,
         })))
     }
@@ -184,6 +187,7 @@ impl GrpcChannel {
             Lane::Questions => self.0.questions.clone(),
             Lane::Closures => self.0.closures.clone(),
             Lane::Contents => self.0.contents.clone(),
+            Lane::Ranges => self.0.ranges.clone(),
         }
     }
 }

@@ -174,7 +174,7 @@ impl Flight {
                 }
                 Err(error) => error,
             };
-            tracing::debug!(root = %self.root, %error, attempt, "a closure broke off");
+            let root = &self.root;
             match error {
                 // Before anything came, all that could be tried was tried.
                 Error::Unavailable { .. } if !self.brought.is_empty() && attempt < ATTEMPTS_MAX => {
@@ -184,7 +184,10 @@ impl Flight {
                     return;
                 }
                 // Each directory may be right all the same.
-                Error::Corrupt { .. } | Error::Invalid(_) | Error::Unsupported { .. } => return,
+                Error::Corrupt { .. } | Error::Invalid(_) | Error::Unsupported { .. } => {
+                    tracing::error!(%root, %error, "a closure is wrong: its directories are asked for one by one");
+                    return;
+                }
             }
         }
     }

@@ -79,7 +79,11 @@ pub(super) fn import_all(
 ) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::default());
     let mut total = Counts::default();
-    let shown = progress::show(options.progress, &progress);
+    let followed = progress.clone();
+    let shown = progress::show(options.progress, "importing", move || {
+        let (files, bytes) = (HumanCount(followed.files()), HumanBytes(followed.bytes()));
+        format!("{files} files, {bytes}")
+    });
     for paths in paths.chunks(COMMIT_IMPORTS) {
         let mut imports = Vec::new();
         for path in paths {

@@ -2,8 +2,11 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store path or what lies in it is absent.
 
+mod cache;
 mod cat;
+mod closure;
 mod daemon;
+mod fetch;
 mod import;
 mod look;
 mod ls;
@@ -46,6 +49,8 @@ enum Command {
     Cat(cat::Cat),
     Stat(stat::Stat),
     PathInfo(path_info::PathInfo),
+    Fetch(fetch::Fetch),
+    Cache(cache::Cache),
     #[command(name = watchdog::COMMAND, hide = true)]
     Watchdog(watchdog::Watchdog),
 }
@@ -67,7 +72,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::from(match error.is::<Absent>() {
+            ExitCode::from(match error.is::<Absent>() || error.is::<cache::NotPinned>() {
                 true => EXIT_ABSENT,
                 false => EXIT_FAILED,
             })
@@ -103,6 +108,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(command) => runtime.block_on(command.run(&options)),
         Command::Cat(command) => runtime.block_on(command.run(&options)),
         Command::Stat(command) => runtime.block_on(command.run(&options)),
+        Command::Fetch(command) => runtime.block_on(command.run(&options)),
+        Command::Cache(command) => runtime.block_on(command.run(&options)),
         Command::PathInfo(command) => runtime.block_on(command.run(&options)),
         Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
     };

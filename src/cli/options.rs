@@ -1,8 +1,12 @@
 //! Options that every command has.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
@@ -93,16 +97,32 @@ impl GlobalOptions {
                 None => default_dir("/var/lib", "XDG_STATE_HOME", ".local/state")
                     .context("--store-dir is needed")?,
             },
-            cache_dir: match &self.cache_dir {
-                Some(dir) if dir.as_os_str() == "none" => None,
-                Some(dir) => Some(dir.clone()),
-                None => default_dir("/var/cache", "XDG_CACHE_HOME", ".cache").ok(),
-            },
+            cache_dir: self.cache_dir().ok(),
             cache_size_max: self.cache_size,
             offline: self.offline,
             absent_ttl: self.absent_ttl,
         };
         Ok(compose::open(&addresses)?)
+    }
+
+    /// Where the cache is, or why there is none.
+    pub(super) fn cache_dir(&self) -> anyhow::Result<PathBuf> {
+        match &self.cache_dir {
+            Some(dir) if dir.as_os_str() == "none" => {
+                bail!("there is no cache: --cache-dir is none")
+            }
+            Some(dir) => Ok(dir.clone()),
+            None => default_dir("/var/cache", "XDG_CACHE_HOME", ".cache")
+                .context("--cache-dir is needed"),
+        }
+    }
+
+    /// How much the cache in `dir` may take, in bytes.
+    pub(super) fn cache_size(&self, dir: &Path) -> anyhow::Result<u64> {
+        match self.cache_size {
+            Some(size) => Ok(size),
+            None => Ok(compose::default_cache_size(dir)?),
+        }
     }
 }
 
@@ -117,7 +137,7 @@ fn cache_size(text: &str) -> Result<u64, String> {
 }
 
 /// A number of bytes: digits, then nothing or one of the units of 1024, as in `64M`, `64MB` or `64MiB`.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     const UNITS: &str = "KMGT";
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);

@@ -9,34 +9,36 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ProgressWhen;
-use crate::ingest::Progress;
 
 /// How often the line is drawn anew.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A line that follows an import until it is dropped.
+/// A line that follows some work until it is dropped.
 pub(super) struct Shown {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Shows how far the import is, on standard error if that is a terminal.
-pub(super) fn show(when: ProgressWhen, progress: &Arc<Progress>) -> Option<Shown> {
+/// Shows what `how_far` tells of the work that is called `what`, on standard error if that is a terminal.
+pub(super) fn show(
+    when: ProgressWhen,
+    what: &str,
+    how_far: impl Fn() -> String + Send + 'static,
+) -> Option<Shown> {
     use std::io::IsTerminal as _;
     if when == ProgressWhen::Never || !std::io::stderr().is_terminal() {
         return None;
     }
-    let style = ProgressStyle::with_template("{spinner} importing: {msg} [{elapsed}]");
-    let bar = ProgressBar::new_spinner().with_style(style.ok()?);
+    let style = ProgressStyle::with_template("{spinner} {prefix}: {msg} [{elapsed}]");
+    let bar = ProgressBar::new_spinner().with_style(style.ok()?).with_prefix(what.to_owned());
     let stop = Arc::new(AtomicBool::new(false));
-    let (stopped, progress) = (stop.clone(), progress.clone());
+    let stopped = stop.clone();
     let thread = thread::spawn(move || {
         while !stopped.load(Ordering::Relaxed) {
-            let (files, bytes) = (HumanCount(progress.files()), HumanBytes(progress.bytes()));
-            bar.set_message(format!("{files} files, {bytes}"));
+            bar.set_message(how_far());
             bar.tick();
             thread::park_timeout(INTERVAL);
         }

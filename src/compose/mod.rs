@@ -9,6 +9,7 @@
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
 mod address;
+mod cache;
 
 use std::{
     collections::HashMap,
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use address::{Address, AddressError};
+pub use cache::{OpenCache, default_cache_size};
 use tracing::warn;
 
 use crate::{

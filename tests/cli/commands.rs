@@ -4,11 +4,11 @@ use std::{fs, os::unix::net::UnixListener, path::Path, process::Output};
 
 use crate::support::{Running, import, lazystore, noise, run, sample_tree, write};
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn failed(output: &Output, code: i32) -> String {
+pub fn failed(output: &Output, code: i32) -> String {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
     said
@@ -16,7 +16,8 @@ fn failed(output: &Output, code: i32) -> String {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["mount", "daemon", "import", "ls", "cat", "stat", "path-info"] {
+    for command in ["mount", "daemon", "import", "ls", "cat", "stat", "path-info", "fetch", "cache"]
+    {
         let help =
             text(&run(lazystore(Path::new("/nonexistent")).args([command, "--help"])).stdout);
         assert!(help.contains("Example"), "{command}: {help}");
@@ -142,7 +143,7 @@ fn exit_codes_tell_absent_from_wrong() {
     let name = import(&store, &dir.path().join("file"));
     let end = |args: &[&str]| lazystore(&store).args(args).output().expect("it runs");
     let absent = "00000000000000000000000000000000-absent";
-    for command in ["ls", "cat", "stat", "path-info"] {
+    for command in ["ls", "cat", "stat", "path-info", "fetch"] {
         assert!(failed(&end(&[command, absent]), 3).contains(absent));
         failed(&end(&[command, "no-store-path"]), 1);
         failed(&end(&[command]), 2);

@@ -158,6 +158,25 @@ impl BlobFiles {
         }
     }
 
+    /// Hashes the file of a blob of a cache, whatever is known of it, and removes it if it is damaged. Returns its length
+    /// and whether it was whole; `None` if it is gone.
+    pub(super) fn verify(&self, digest: &Digest) -> Result<Option<(u64, bool)>> {
+        let path = blob_path(digest);
+        let file = match rustix::fs::openat(&self.blobs, path, READ_FLAGS, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.failed(errno)),
+        };
+        // Keeps it from being evicted meanwhile.
+        let _ = flock(&file, FlockOperation::NonBlockingLockShared);
+        let len = file.metadata().map_err(|error| self.failed(error))?.len();
+        let is_whole = self.holds(digest, &file);
+        if !is_whole {
+            self.remove_damaged(digest);
+        }
+        Ok(Some((len, is_whole)))
+    }
+
     /// Whether the file can be read and is what its name says.
     fn holds(&self, digest: &Digest, file: &File) -> bool {
         let mut hasher = blake3::Hasher::new();
@@ -343,8 +362,8 @@ impl BlobFiles {
         }
     }
 
-    /// What lies in a shard of `blobs/`, each with when it was written, in milliseconds since 1970.
-    pub(super) fn list(&self, shard: u8) -> Result<HashMap<Digest, i64>> {
+    /// What lies in a shard of `blobs/`.
+    pub(super) fn list(&self, shard: u8) -> Result<HashMap<Digest, Found>> {
         let list = || {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let folder =
@@ -354,7 +373,10 @@ impl BlobFiles {
                 let name = entry?.file_name().to_owned();
                 let Some(digest) = name.to_str().ok().and_then(parse_name) else { continue };
                 match rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => found.insert(digest, stat.st_mtime.saturating_mul(1000)),
+                    Ok(stat) => {
+                        let written = stat.st_mtime.saturating_mul(1000);
+                        found.insert(digest, Found { len: stat.st_size as u64, written })
+                    }
                     Err(Errno::NOENT) => continue,
                     Err(errno) => return Err(errno),
                 };
@@ -412,6 +434,15 @@ impl Drop for BlobFiles {
             tracing::warn!(%error, store = %self.endpoint, "cannot remove the session's folder");
         }
     }
+}
+
+/// A blob's file, as it lies in its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    /// In bytes.
+    pub(super) len: u64,
+    /// In milliseconds since 1970.
+    pub(super) written: i64,
 }
 
 /// A file that is being written in the session's folder. Whoever holds it must keep or discard it.

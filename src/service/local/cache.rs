@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::{Bound, Database, Durability, stamp::Stamp};
+use super::{Bound, Database, Durability, blob_files::Found, stamp::Stamp};
 use crate::{
     castore::Digest, nix::StorePathDigest, service::Result, service::sharded_lru::ShardedLru,
 };
@@ -168,12 +168,11 @@ impl Cache {
     }
 
     /// Enters the files of a shard of `blobs/` of which nothing is known, and takes out those that are gone. `list`
-    /// tells what lies there, each with when it was written, in milliseconds since 1970. It is asked second: what is
-    /// known was there before.
+    /// tells what lies there. It is asked second: what is known was there before.
     pub(super) fn adopt(
         &self,
         shard: u8,
-        list: impl FnOnce() -> Result<HashMap<Digest, i64>>,
+        list: impl FnOnce() -> Result<HashMap<Digest, Found>>,
     ) -> Result<()> {
         let mut first = [0; 32];
         let mut last = [0xff; 32];
@@ -194,8 +193,8 @@ impl Cache {
                 "INSERT INTO kept_files (digest, used, inode, len, changed) VALUES (?, ?, 0, 0, 0)
                  ON CONFLICT DO NOTHING",
             )?;
-            for (digest, used) in found.iter().filter(|(digest, _)| !known.contains(*digest)) {
-                insert.execute((digest.as_bytes(), used))?;
+            for (digest, file) in found.iter().filter(|(digest, _)| !known.contains(*digest)) {
+                insert.execute((digest.as_bytes(), file.written))?;
             }
             let mut delete =
                 transaction.prepare_cached("DELETE FROM kept_files WHERE digest = ?")?;

@@ -1,4 +1,4 @@
-//! What goes when a cache is full: what was used longest ago, but nothing that is open.
+//! What goes when a cache is full: what was used longest ago, but nothing that is open or pinned.
 
 use super::{Database, Durability, partials::Names};
 use crate::{castore::Digest, service::Result};
@@ -23,9 +23,13 @@ pub(super) fn candidates(database: &Database, skipped: usize) -> Result<Vec<(i64
     database.read(|connection| {
         let mut query = connection.prepare_cached(
             "SELECT digest, NULL, used FROM kept_files
+                 WHERE digest NOT IN (SELECT digest FROM pinned)
              UNION ALL
              SELECT NULL, packs.number, coalesce(used, 0) FROM packs
                  LEFT JOIN kept_packs ON kept_packs.number = packs.number
+                 WHERE packs.number NOT IN (
+                     SELECT pack FROM pinned JOIN packed_blobs USING (digest)
+                 )
              ORDER BY 3 LIMIT ? OFFSET ?",
         )?;
         let mut rows = query.query((CANDIDATES_MAX as i64, skipped as i64))?;

@@ -8,6 +8,7 @@ use super::{
     BlobFiles, Database, Packs, Partials, ReserveError,
     cache::Cache,
     evict::{CANDIDATES_MAX, Candidate, candidates, forget_files},
+    pins::is_pinned,
     stamp::Stamp,
 };
 use crate::{
@@ -237,8 +238,12 @@ impl Inner {
                 },
                 // One that is in use is not in the way of the next page: it is no row.
                 Candidate::Partial(names) => {
-                    let freed = self.partials.evict(names).map_err(|error| self.failed(error))?;
-                    batch.freed += freed;
+                    let digest = names.digest();
+                    let pinned = digest.map(|digest| is_pinned(&self.database, &digest));
+                    if pinned.transpose()? != Some(true) {
+                        let freed = self.partials.evict(names);
+                        batch.freed += freed.map_err(|error| self.failed(error))?;
+                    }
                 }
             }
         }

@@ -36,10 +36,13 @@ mod offload;
 mod outboards;
 mod packs;
 mod partials;
+mod pins;
 mod proof;
 mod session;
 mod stamp;
+mod stats;
 mod usage;
+mod verify;
 mod writeback;
 
 use std::{
@@ -62,7 +65,10 @@ pub(crate) use offload::offload;
 pub use outboards::{OUTBOARD_ABOVE_LEN, StoredOutboard, hash_blob};
 pub use packs::{PACKED_LEN_MAX, Packs, entry_len};
 pub use partials::{Partial, Partials};
+pub use pins::PinnedClosure;
+pub use stats::CacheStats;
 pub use usage::{default_size_max, on_disk};
+pub use verify::Verified;
 pub use writeback::Writeback;
 
 use self::{cache::Cache, inner::Inner, keeper::Keeper};
@@ -199,7 +205,11 @@ impl LocalStore {
         let (database, path) = (dir.join("meta.sqlite"), dir.join("meta.sqlite"));
         let database = match kind {
             Kind::Store => Database::open(database, endpoint.clone()),
-            Kind::Cache => Database::open_of_cache(database, cache::SCHEMA, endpoint.clone()),
+            Kind::Cache => Database::open_of_cache(
+                database,
+                &[cache::SCHEMA, pins::SCHEMA].concat(),
+                endpoint.clone(),
+            ),
         };
         let database = database.map_err(|source| OpenError::Database { path, source })?;
         let database = Arc::new(database);

@@ -11,7 +11,7 @@ use crate::{
     service::{
         Error, Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream, walk_closure},
-        local::{Durability, LocalStore, offload},
+        local::{Durability, LocalStore, Verified, offload},
     },
 };
 
@@ -69,6 +69,34 @@ impl LocalDirectories {
             }
         }
         true
+    }
+
+    /// Looks at every directory of a cache, and removes those that are damaged. Blocks.
+    pub fn verify(&self, verified: &Verified) -> Result<()> {
+        let mut after = i64::MIN;
+        loop {
+            let page: Vec<(i64, Vec<u8>)> = self.store.database().read(|connection| {
+                let mut query = connection.prepare_cached(
+                    "SELECT rowid, digest FROM directories WHERE rowid > ? ORDER BY rowid LIMIT ?",
+                )?;
+                let rows = query.query_map((after, BATCH_DIRECTORIES_MAX as i64), |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
+                rows.collect()
+            })?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = *last;
+            for (row, digest) in page {
+                let found = Digest::try_from(&digest[..]).ok().map(|digest| self.find(&digest));
+                let is_whole = matches!(found, Some(Ok(_)));
+                verified.count(0, is_whole);
+                if !is_whole {
+                    self.store.database().write(Durability::Ordered, |transaction| {
+                        transaction.execute("DELETE FROM directories WHERE rowid = ?", [row])
+                    })?;
+                }
+            }
+        }
     }
 
     async fn write(&self, batch: Vec<Arc<Directory>>) -> Result<()> {

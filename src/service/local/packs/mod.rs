@@ -158,7 +158,7 @@ impl Packs {
         let (file, size) = (pack.file, place.len.into());
         let blob = LocalBlob { file, place: LocalPlace::At(place.start), size };
         if let Some(cache) = &self.cache {
-            if !holds(cache, digest, &blob) {
+            if !is_known_or_holds(cache, digest, &blob) {
                 self.forget(digest, &place)?;
                 return Ok(None);
             }
@@ -195,6 +195,25 @@ impl Packs {
     /// Takes a blob out that cannot be read, if it is here.
     pub(super) fn reject(&self, digest: &Digest) -> Result<()> {
         self.locate(digest)?.map_or(Ok(()), |place| self.forget(digest, &place))
+    }
+
+    /// Hashes a blob of a cache, whatever is known of it, and takes it out if it is damaged. Returns whether it was whole;
+    /// one that has been evicted is.
+    pub(super) fn verify(&self, digest: &Digest) -> Result<bool> {
+        let Some(place) = self.locate(digest)? else { return Ok(true) };
+        let Some(pack) = self.open_to_read(place.pack)? else {
+            return self.locate(digest)?.map_or(Ok(true), |place| {
+                self.forget(digest, &place)?;
+                Ok(false)
+            });
+        };
+        let place_in_file = LocalPlace::At(place.start);
+        let blob = LocalBlob { file: pack.file, place: place_in_file, size: place.len.into() };
+        let is_whole = holds(digest, &blob);
+        if !is_whole {
+            self.forget(digest, &place)?;
+        }
+        Ok(is_whole)
     }
 
     /// Takes a damaged blob out, so that it can be put again.
@@ -504,21 +523,28 @@ impl Packs {
     }
 }
 
-/// Whether the blob in a pack of a cache is what its digest says.
-fn holds(cache: &Cache, digest: &Digest, blob: &LocalBlob) -> bool {
+/// Whether the blob in a pack of a cache is what its digest says, as it was found to be since the pack last changed, or
+/// is found now.
+fn is_known_or_holds(cache: &Cache, digest: &Digest, blob: &LocalBlob) -> bool {
+    // Taken first: what is changed while it is hashed is hashed again the next time.
     let stamp = Stamp::of_file(&blob.file).ok();
     if stamp.is_some_and(|stamp| cache.was_checked(digest, stamp)) {
         return true;
     }
-    if blob.size > PACKED_LEN_MAX as u64 {
-        return false;
-    }
-    let mut contents = vec![0; blob.size as usize];
-    let is_whole = blob.read_exact_at(&mut contents, 0).is_ok() && Digest::of(&contents) == *digest;
+    let is_whole = holds(digest, blob);
     if let Some(stamp) = stamp.filter(|_| is_whole) {
         cache.checked(digest, stamp);
     }
     is_whole
+}
+
+/// Whether the packed blob can be read and is what its digest says.
+fn holds(digest: &Digest, blob: &LocalBlob) -> bool {
+    if blob.size > PACKED_LEN_MAX as u64 {
+        return false;
+    }
+    let mut contents = vec![0; blob.size as usize];
+    blob.read_exact_at(&mut contents, 0).is_ok() && Digest::of(&contents) == *digest
 }
 
 /// Where the blob lies, as far as the database knows.

@@ -63,6 +63,11 @@ impl Names {
         let hex = digest.to_hex();
         Names { data: format!("{hex}.{number}.data"), outboard: format!("{hex}.{number}.outboard") }
     }
+
+    /// The blob, if they are names as we write them.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.data.get(..64)?.parse().ok()
+    }
 }
 
 impl Partials {

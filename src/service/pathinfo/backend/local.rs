@@ -13,7 +13,7 @@ use crate::{
     proto,
     service::{
         Error, Result,
-        local::{Durability, LocalStore, enter_path_info, offload},
+        local::{Durability, LocalStore, Verified, enter_path_info, offload},
         pathinfo::{PathInfoService, PathInfoStream},
     },
 };
@@ -79,6 +79,36 @@ impl LocalPathInfos {
         match path_info.store_path.digest().as_bytes()[..] == *digest {
             true => Ok(path_info),
             false => Err(corrupt(format!("it is about {}", path_info.store_path))),
+        }
+    }
+
+    /// Looks at every path info of a cache, and removes those that are damaged. Blocks.
+    pub fn verify(&self, verified: &Verified) -> Result<()> {
+        let mut after = i64::MIN;
+        loop {
+            let page: Vec<(i64, Vec<u8>, Vec<u8>)> = self.store.database().read(|connection| {
+                let mut query = connection.prepare_cached(
+                    "SELECT rowid, digest, data FROM path_infos WHERE rowid > ?
+                     ORDER BY rowid LIMIT ?",
+                )?;
+                let rows = query.query_map((after, PAGE_PATH_INFOS), |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })?;
+                rows.collect()
+            })?;
+            let Some((last, ..)) = page.last() else { return Ok(()) };
+            after = *last;
+            for (row, digest, data) in page {
+                let key = StorePathDigest::try_from(&digest[..]).ok();
+                let message = key.and_then(|key| self.unseal(&key, data));
+                let is_whole = message.is_some_and(|m| self.decode(&digest, m).is_ok());
+                verified.count(0, is_whole);
+                if !is_whole {
+                    self.store.database().write(Durability::Ordered, |transaction| {
+                        transaction.execute("DELETE FROM path_infos WHERE rowid = ?", [row])
+                    })?;
+                }
+            }
         }
     }
 

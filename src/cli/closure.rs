@@ -1,0 +1,113 @@
+//! What store paths hold, and what they refer to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    os::unix::ffi::OsStrExt as _,
+};
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{Absent, look};
+use crate::{
+    castore::{Digest, Node, NodeRef},
+    nix::{PathInfo, StorePath, StorePathDigest},
+    service::Stores,
+};
+
+/// How many questions are under way at once.
+const AT_ONCE: usize = 16;
+
+/// Some store paths, and all files in them.
+#[derive(Debug, Default)]
+pub(super) struct Closure {
+    pub(super) store_paths: HashSet<StorePathDigest>,
+    /// The contents of files, each once, with their lengths in bytes.
+    pub(super) files: HashMap<Digest, u64>,
+}
+
+/// The store paths that arguments name, each as a whole.
+pub(super) fn parse(paths: &[OsString]) -> anyhow::Result<Vec<StorePath>> {
+    let parse = |path: &OsString| {
+        let (store_path, inner) = look::split(path.as_bytes())
+            .with_context(|| format!("{} is no store path", path.display()))?;
+        anyhow::ensure!(inner.is_empty(), "{} is inside of a store path", path.display());
+        Ok(store_path)
+    };
+    paths.iter().map(parse).collect()
+}
+
+/// What lies in `roots`, and, `with_references`, in all that they refer to, however far.
+pub(super) async fn collect(
+    stores: &Stores,
+    roots: &[StorePath],
+    with_references: bool,
+) -> anyhow::Result<Closure> {
+    let mut closure = Closure::default();
+    let mut path_infos = Vec::new();
+    for root in roots {
+        let found = stores.path_infos.get(&root.digest()).await?;
+        let found = found.filter(|info| info.store_path == *root);
+        path_infos.push(found.ok_or_else(|| Absent(root.absolute()))?);
+    }
+    path_infos.retain(|info| closure.store_paths.insert(info.store_path.digest()));
+    let mut seen_directories = HashSet::new();
+    while !path_infos.is_empty() {
+        let nodes = path_infos.iter().map(|info| info.node.clone());
+        let nodes: Vec<_> = nodes
+            .filter(|node| match node {
+                Node::Directory { digest, .. } => seen_directories.insert(*digest),
+                Node::File { .. } | Node::Symlink { .. } => true,
+            })
+            .collect();
+        let files = stream::iter(nodes).map(|node| files_in(stores, node));
+        let files: Vec<_> = files.buffer_unordered(AT_ONCE).try_collect().await?;
+        closure.files.extend(files.into_iter().flatten());
+        path_infos = match with_references {
+            true => references(stores, &path_infos, &mut closure.store_paths).await?,
+            false => Vec::new(),
+        };
+    }
+    Ok(closure)
+}
+
+/// The path infos that `path_infos` refer to and that are not among `seen`, where they are added.
+async fn references(
+    stores: &Stores,
+    path_infos: &[PathInfo],
+    seen: &mut HashSet<StorePathDigest>,
+) -> anyhow::Result<Vec<PathInfo>> {
+    let mut wanted = Vec::new();
+    for info in path_infos {
+        let new = info.references().filter(|digest| seen.insert(*digest));
+        wanted.extend(new.map(|digest| (digest, info.store_path.absolute())));
+    }
+    let found = stream::iter(wanted).map(|(digest, by)| async move {
+        let found = stores.path_infos.get(&digest).await?;
+        let absent = || Absent(format!("the store path {digest}-…, to which {by} refers,"));
+        Ok::<_, anyhow::Error>(found.ok_or_else(absent)?)
+    });
+    found.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// The files in a store path with these contents.
+async fn files_in(stores: &Stores, node: Node) -> anyhow::Result<Vec<(Digest, u64)>> {
+    let root = match node {
+        Node::File { digest, size, .. } => return Ok(vec![(digest, size)]),
+        Node::Symlink { .. } => return Ok(Vec::new()),
+        Node::Directory { digest, .. } => digest,
+    };
+    let closure = stores.directories.get_closure(&root).await?;
+    let mut closure =
+        closure.with_context(|| format!("directory {root} is missing from the store"))?;
+    let mut files = Vec::new();
+    while let Some(directory) = closure.next().await {
+        let directory = directory?;
+        files.extend(directory.entries().filter_map(|entry| match entry.node {
+            NodeRef::File { digest, size, .. } => Some((digest, size)),
+            NodeRef::Directory { .. } | NodeRef::Symlink { .. } => None,
+        }));
+    }
+    Ok(files)
+}

@@ -140,6 +140,8 @@ async fn routes(stores: Stores) -> io::Result<Routes> {
 }
 
 #[cfg(test)]
+mod attempt_tests;
+#[cfg(test)]
 mod range_tests;
 #[cfg(test)]
 mod tests;

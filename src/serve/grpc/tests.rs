@@ -19,7 +19,6 @@ use tonic_reflection::pb::v1::{
 use super::*;
 use crate::{
     castore::{Digest, Directory, Node, SizeRule, SymlinkTarget},
-    nix::NarHash,
     proto::castore as wire,
     service::{
         Error,
@@ -34,8 +33,8 @@ use crate::{
 };
 
 /// A server, until it is dropped.
-struct Running {
-    address: GrpcAddress,
+pub(super) struct Running {
+    pub(super) address: GrpcAddress,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<io::Result<()>>,
 }
@@ -48,7 +47,7 @@ impl Running {
         Running { address, stop: Some(stop), ended }
     }
 
-    fn tcp(stores: Stores) -> Self {
+    pub(super) fn tcp(stores: Stores) -> Self {
         let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).expect("binds");
         let local = listener.local_address().expect("is TCP");
         Running::on(listener, GrpcAddress::Http(format!("http://{local}")), stores)
@@ -64,18 +63,18 @@ impl Running {
         GrpcChannel::connect(&self.address, options).expect("an address")
     }
 
-    fn plain(&self) -> Channel {
+    pub(super) fn plain(&self) -> Channel {
         let GrpcAddress::Http(url) = &self.address else { panic!("not TCP") };
         Endpoint::from_shared(url.clone()).expect("an address").connect_lazy()
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         drop(self.stop.take());
         self.ended.await.expect("no panic").expect("ends well");
     }
 }
 
-fn link() -> Node {
+pub(super) fn link() -> Node {
     Node::Symlink { target: SymlinkTarget::try_from(&b"target"[..]).expect("legal") }
 }
 
@@ -312,41 +311,6 @@ async fn a_peer_that_never_answers_times_out_and_is_not_remembered() {
         assert!(began.elapsed() < deadline, "and nobody waits for that");
     }
     hold.abort();
-}
-
-/// Calculates for longer than an answer may take.
-#[derive(Debug)]
-struct SlowNars;
-
-#[tonic::async_trait]
-impl NarCalculation for SlowNars {
-    async fn calculate_nar(&self, _: &Node) -> crate::service::Result<NarHash> {
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        Ok(NarHash { size: 1, sha256: [1; 32] })
-    }
-}
-
-#[tokio::test]
-async fn work_that_takes_long_is_waited_for_while_the_peer_lives() {
-    let stores = Stores { nars: Arc::new(SlowNars), ..Shelf::new().stores() };
-    let server = Running::tcp(stores);
-    let options = GrpcOptions { deadline: Duration::from_millis(300), ..GrpcOptions::default() };
-    let channel = GrpcChannel::connect(&server.address, options).expect("an address");
-    let nar = GrpcPathInfos::new(channel).calculate_nar(&link()).await;
-    assert_eq!(nar.expect("it is waited for").size, 1);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn work_that_takes_long_is_given_up_once_the_peer_is_silent() {
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
-    let url = format!("http://{}", silent.local_addr().expect("bound"));
-    let options = GrpcOptions { deadline: Duration::from_millis(300), ..GrpcOptions::default() };
-    let channel = GrpcChannel::connect(&GrpcAddress::Http(url), options).expect("an address");
-    let began = std::time::Instant::now();
-    let nar = GrpcPathInfos::new(channel).calculate_nar(&link()).await;
-    assert!(matches!(nar, Err(Error::Unavailable { .. })), "{nar:?}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

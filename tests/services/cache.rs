@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::{
     local::{path_info, path_info_digest},
     stacks::{cached, local, memory, open_cache},
-    support::{SOON, SmallDisk, can_mount, drop_kernel_caches, have_program, noise, wait_until},
+    support::{SmallDisk, can_mount, drop_kernel_caches, have_program, noise, wait_until},
 };
 
 const MIB: u64 = 1 << 20;
@@ -263,7 +263,6 @@ async fn ten_thousand_flipped_bits_reach_no_reader() {
     let folder = tempfile::tempdir().expect("a folder");
     let far = memory();
     put_far(&far, 0..120).await;
-    let started = std::time::Instant::now();
     for round in 0..10 {
         let (cache, again) = (open_cache(&folder, 64 * MIB), open_cache(&folder, 64 * MIB));
         let stores = cached(local(cache.clone()), far.clone());
@@ -289,7 +288,6 @@ async fn ten_thousand_flipped_bits_reach_no_reader() {
         }
         assert!(is_near(&cache, 0).await, "it was fetched again");
     }
-    assert!(started.elapsed() < SOON * 4);
 }
 
 /// A chain of directories: the innermost first.
@@ -350,6 +348,14 @@ async fn a_database_with_flipped_bits_misleads_nobody() {
     assert!(begun_anew > 0, "no damage was noticed by the database itself");
 }
 
+/// Makes the file as long as its disk allows.
+fn fill(filler: &Path) {
+    use std::io::Write as _;
+    let mut filler = fs::File::create(filler).expect("new");
+    while filler.write_all(&[1; 1 << 16]).is_ok() {}
+    while filler.write_all(&[1; 1]).is_ok() {}
+}
+
 #[tokio::test]
 async fn a_full_disk_makes_a_cache_smaller_and_harms_no_reader() {
     if !can_mount() {
@@ -367,10 +373,7 @@ async fn a_full_disk_makes_a_cache_smaller_and_harms_no_reader() {
     }
     assert!(near > 10, "it is used all the same: {near}");
     // Somebody else takes all that is left.
-    let filler = disk.path().join("filler");
-    let all =
-        std::io::Write::write_all(&mut fs::File::create(filler).expect("new"), &[1; 12 << 20]);
-    assert!(all.is_err(), "the disk is full");
+    fill(&disk.path().join("filler"));
     for seed in (0..200).rev() {
         assert_reads(&stores, seed).await;
     }
@@ -381,8 +384,8 @@ async fn a_broken_disk_makes_a_cache_useless_and_harms_no_reader() {
     if !can_mount() || !have_program("mkfs.ext4") || !have_program("mount") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let image = folder.path().join("image");
+    let below = SmallDisk::new(c"size=128m");
+    let image = below.path().join("image");
     let disk = SmallDisk::ext4(&image, 96 << 20);
     let (cache, stores, far) = before_memory(disk.folder(), 64 * MIB);
     put_far(&far, 0..100).await;
@@ -392,15 +395,19 @@ async fn a_broken_disk_makes_a_cache_useless_and_harms_no_reader() {
     stores.blobs.sync().await.expect("it works");
     let blob = cache.open_blob(&Digest::of(&contents(0))).expect("it works").expect("near");
     rustix::fs::sync();
-    // From here on the disk gives no answer; only its beginning does.
-    fs::File::options().write(true).open(&image).expect("ours").set_len(8 << 20).expect("ours");
+    // From here on the disk neither reads nor writes; only its beginning does.
+    fs::File::options().write(true).open(&image).expect("ours").set_len(1 << 20).expect("ours");
+    fill(&below.path().join("filler"));
     drop_kernel_caches();
     let broken = blob.read_exact_at(&mut vec![0; len(0)], 0);
     assert!(broken.is_err(), "the disk is not broken enough");
-    for _ in 0..2 {
+    for _ in 0..3 {
         for seed in 0..100 {
             assert_reads(&stores, seed).await;
         }
+        // What was written in the meantime is lost, and what was kept in memory gone.
+        rustix::fs::sync();
+        drop_kernel_caches();
     }
     drop((blob, cache, stores));
     // Nor does it harm one that begins now, if it can begin.

@@ -23,6 +23,7 @@ use super::{
     session::{self, Session, blob_path, parse_name, publish},
     stamp::Stamp,
     usage::on_disk,
+    writeback::has_lost_pages,
 };
 use crate::{
     castore::Digest,
@@ -130,8 +131,9 @@ impl BlobFiles {
         if stamp.is_gone() {
             return Ok(None);
         }
-        let is_known = staged == Some(stamp)
-            || cache.was_checked(digest, stamp)
+        // What this process knows may have got lost since, on its way to a disk that is broken.
+        let was_whole = staged == Some(stamp) || cache.was_checked(digest, stamp);
+        let is_known = (was_whole && !has_lost_pages(&file))
             || cache.was_durable(digest, stamp).unwrap_or(false);
         if is_known || self.holds(digest, &file) {
             cache.checked(digest, stamp);

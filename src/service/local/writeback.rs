@@ -12,6 +12,15 @@ pub struct Writeback {
     started: u64,
 }
 
+/// Whether something that was written to the file got lost on its way to the disk, so that reading it back may yield what
+/// was there before. Waits for nothing but the first page, if that is on its way just now. Tells each loss once.
+pub(super) fn has_lost_pages(file: &File) -> bool {
+    // SAFETY: the call takes numbers only, and the descriptor is open.
+    let checked =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    checked != 0
+}
+
 impl From<u64> for Writeback {
     /// What lies before `started` is not our business.
     fn from(started: u64) -> Self {

@@ -171,3 +171,51 @@ fn a_mount_that_is_killed_comes_back_whole() {
     let mounted = Mounted::new(&mut lazystore(&store), &dir.path().join("mnt"));
     assert_same(&expected, &walk(&mounted.path.join(&name)));
 }
+
+#[test]
+fn a_mount_that_is_killed_while_its_cache_fills_leaves_only_what_is_right() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let (store, path) = (dir.path().join("store"), dir.path().join("tree-0"));
+    tree(&path, 11);
+    let output = run(lazystore(&store).arg("import").arg(&path));
+    let name = base_name(String::from_utf8_lossy(&output.stdout).trim());
+    let expected = walk(&path);
+    let socket = dir.path().join("socket");
+    let mut daemon = Running::start(
+        lazystore(&store).arg("daemon").arg(format!("--listen=unix:{}", socket.display())),
+    );
+    daemon.wait_for_line("listening");
+    let mount = || {
+        let mut command = lazystore(Path::new("/nonexistent"));
+        command.env("LAZYSTORE_STORE", format!("grpc+unix://{}", socket.display()));
+        command.env("LAZYSTORE_CACHE_DIR", dir.path().join("cache"));
+        Mounted::new(&mut command, &dir.path().join("mnt"))
+    };
+    for round in 0..rounds() {
+        // From time to time from the beginning.
+        if round % 4 == 0 && round > 0 {
+            fs::remove_dir_all(dir.path().join("cache")).expect("ours");
+        }
+        let mut mounted = mount();
+        let image = mounted.path.join(&name);
+        let reader = thread::spawn(move || std::panic::catch_unwind(|| walk(&image)).ok());
+        thread::sleep(delay(round, 250));
+        mounted.running.child.kill().expect("ours");
+        mounted.running.wait();
+        if let Ok(Some(found)) = reader.join() {
+            assert_same(&expected, &found);
+        }
+        wait_until("the unmount", || !is_mounted(&mounted.path));
+    }
+    let mounted = mount();
+    assert_same(&expected, &walk(&mounted.path.join(&name)));
+    mounted.unmount();
+    // All of it is in the cache now.
+    daemon.child.kill().expect("ours");
+    daemon.wait();
+    let mounted = mount();
+    assert_same(&expected, &walk(&mounted.path.join(&name)));
+}

@@ -4,6 +4,7 @@
 mod support;
 
 mod attributes;
+mod cached;
 mod contents;
 mod io_modes;
 mod lifecycle;

@@ -35,7 +35,7 @@ impl Cat {
                     target.as_bytes().escape_ascii()
                 ),
             };
-            let stream = stores.blobs.read(&digest, 0..size).await?;
+            let stream = stores.blobs.read_sized(&digest, size, 0..size).await?;
             let mut stream =
                 stream.with_context(|| format!("blob {digest} is missing from the store"))?;
             let mut written = 0;

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     compose::{self, Addresses},
     observe::log::LogFormat,
-    service::Stores,
+    service::{Stores, blob::layer::Verify},
 };
 
 /// Which store, and how to tell what happens.
@@ -57,6 +57,11 @@ pub struct GlobalOptions {
     #[arg(long, global = true, env = "LAZYSTORE_OFFLINE")]
     offline: bool,
 
+    /// What is believed of a remote store that proves nothing of a part of a file: its list of the parts, as long as
+    /// store paths come from the same one ("source"), or nothing before the whole file is checked ("strict")
+    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = VerifyHow::Source)]
+    verify: VerifyHow,
+
     /// For how many seconds a name that a remote store does not have is not asked for again
     #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     absent_ttl: Duration,
@@ -73,6 +78,15 @@ pub struct GlobalOptions {
     /// Whether long work shows its progress
     #[arg(long, global = true, value_enum, default_value_t = ProgressWhen::Auto)]
     pub(super) progress: ProgressWhen,
+}
+
+/// What is believed without proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerifyHow {
+    /// Lists of chunks, if they come from where path infos come from.
+    Source,
+    /// Nothing.
+    Strict,
 }
 
 /// When progress is shown.
@@ -99,6 +113,10 @@ impl GlobalOptions {
             },
             cache_dir: self.cache_dir().ok(),
             cache_size_max: self.cache_size,
+            verify: match self.verify {
+                VerifyHow::Source => Verify::Source,
+                VerifyHow::Strict => Verify::Strict,
+            },
             offline: self.offline,
             absent_ttl: self.absent_ttl,
         };

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `memory:` | memory |
 //! | `local:` | for directories and path infos a bounded memory in front; then the store directory |
-//! | `grpc+…:` | the same memory, which for a while also knows what is absent; a store directory as cache; verification; the remote |
+//! | `grpc+…:` | the same memory, which for a while also knows what is absent; a store directory as cache, in which blobs may be in part; verification; the remote |
 //!
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
@@ -29,7 +29,7 @@ use crate::{
         blob::{
             BlobService,
             backend::{GrpcBlobs, LocalBlobs, MemoryBlobs},
-            layer::{BlobCounters, CachedBlobs, MeasuredBlobs, VerifiedBlobs},
+            layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs, Verify},
         },
         directory::{
             DirectoryService,
@@ -75,6 +75,8 @@ pub struct Addresses {
     pub cache_dir: Option<PathBuf>,
     /// How much that may take of the disk, in bytes. `None` for a tenth of it, but no less than 1 GiB.
     pub cache_size_max: Option<u64>,
+    /// What is believed of a remote that proves nothing, if path infos come from the same one. Of others nothing is.
+    pub verify: Verify,
     /// Whether nothing that is remote may be asked: only what is in the cache is there.
     pub offline: bool,
     /// For how long it is remembered that a remote has no path info of some name.
@@ -104,9 +106,15 @@ pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     let parse = |own: &Option<String>| own.as_deref().unwrap_or(store).parse::<Address>();
     let (stores, cache, channels) = (HashMap::new(), None, HashMap::new());
     let mut opener = Opener { addresses, stores, cache, channels };
-    let blobs = opener.blobs(&parse(&addresses.blobs)?)?;
+    let (blobs, path_infos) = (parse(&addresses.blobs)?, parse(&addresses.path_infos)?);
+    // Who says which store path is which could name any contents there.
+    let verify = match blobs == path_infos {
+        true => addresses.verify,
+        false => Verify::Strict,
+    };
+    let blobs = opener.blobs(&blobs, verify)?;
     let directories = opener.directories(&parse(&addresses.directories)?)?;
-    let (path_infos, remote) = opener.path_infos(&parse(&addresses.path_infos)?)?;
+    let (path_infos, remote) = opener.path_infos(&path_infos)?;
     let rendered = RenderNar { blobs: blobs.clone(), directories: directories.clone() };
     let nars = remote.unwrap_or_else(|| Arc::new(rendered));
     Ok(Stores { blobs, directories, path_infos, nars })
@@ -122,7 +130,7 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    fn blobs(&mut self, address: &Address) -> Result<Arc<dyn BlobService>, Error> {
+    fn blobs(&mut self, address: &Address, verify: Verify) -> Result<Arc<dyn BlobService>, Error> {
         let bottom: Arc<dyn BlobService> = match address {
             Address::Memory => Arc::new(MemoryBlobs::new()),
             Address::Local(dir) => Arc::new(LocalBlobs::new(self.store(dir.as_deref())?)),
@@ -131,10 +139,10 @@ impl Opener<'_> {
                 let endpoint = channel.endpoint().clone();
                 let far = Arc::new(GrpcBlobs::new(channel));
                 let far = Arc::new(VerifiedBlobs::new(&endpoint, far));
-                match self.cache() {
-                    Some(near) => Arc::new(CachedBlobs::new(Arc::new(LocalBlobs::new(near)), far)),
-                    None => far,
-                }
+                let partials = self.cache();
+                let near = partials.clone().map(|near| Arc::new(LocalBlobs::new(near)) as _);
+                let options = LazyOptions { verify, ..LazyOptions::default() };
+                Arc::new(LazyBlobs::new(near, partials, far, options))
             }
         };
         Ok(Arc::new(MeasuredBlobs::new(bottom, Arc::new(BlobCounters::default()))))

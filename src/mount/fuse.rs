@@ -292,7 +292,8 @@ impl Fuse {
     fn read(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
         let ino = Ino::from_raw(request.nodeid);
         let (_, offset, len) = read_in(&mut request)?;
-        match self.vfs.local(ino).map_err(|error| errno("read", &error))? {
+        let local = self.vfs.local_range(ino, offset, len);
+        match local.map_err(|error| errno("read", &error))? {
             Some(blob) => {
                 let len = blob.size.saturating_sub(offset).min(len as u64) as usize;
                 Ok(Outcome::ReadLocal { unique: request.unique, ino, blob, offset, len })

@@ -57,7 +57,7 @@ pub async fn write_nar<W: Write + Send>(
             Node::Symlink { target } => nar.symlink(target.as_bytes())?,
             Node::File { digest, size, executable } => {
                 nar.begin_file(executable, size)?;
-                write_contents(&mut nar, blobs, &digest).await?;
+                write_contents(&mut nar, blobs, &digest, size).await?;
                 nar.end_file()?;
             }
             Node::Directory { digest, .. } => {
@@ -82,8 +82,9 @@ async fn write_contents<W: Write>(
     nar: &mut NarWriter<W>,
     blobs: &dyn BlobService,
     digest: &Digest,
+    size: u64,
 ) -> Result<(), RenderError> {
-    let pieces = blobs.read(digest, 0..u64::MAX).await?;
+    let pieces = blobs.read_sized(digest, size, 0..u64::MAX).await?;
     let mut pieces = pieces.ok_or_else(|| RenderError::Missing(format!("blob {digest}")))?;
     while let Some(piece) = pieces.next().await {
         nar.contents(&piece?)?;

@@ -9,7 +9,7 @@ use super::{
     Error, Result,
     blob::{
         BlobService, SMALL_BLOB_LEN_MAX,
-        layer::{BlobCounters, CachedBlobs, MeasuredBlobs, VerifiedBlobs},
+        layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs},
         read_all,
     },
     counters::Counts,
@@ -27,6 +27,11 @@ use crate::castore::{Digest, Directory, Node, SizeRule, SymlinkTarget};
 
 fn link() -> Node {
     Node::Symlink { target: SymlinkTarget::try_from(&b"target"[..]).expect("legal") }
+}
+
+fn lazy(near: &Arc<Shelf>, far: &Arc<Shelf>) -> LazyBlobs {
+    let (near, far) = (near.stores().blobs, far.stores().blobs);
+    LazyBlobs::new(Some(near), None, far, LazyOptions::default())
 }
 
 /// What came before the end or the error, and the error.
@@ -125,7 +130,7 @@ async fn verify_refuses_the_path_info_of_another_path() {
 #[tokio::test]
 async fn readers_of_the_same_blob_share_one_copy_and_then_need_far_no_more() {
     let (near, far) = (Shelf::new(), Shelf::new());
-    let cache = CachedBlobs::new(near.stores().blobs, far.stores().blobs);
+    let cache = lazy(&near, &far);
     let contents = Bytes::from(vec![3; 500_000]);
     let digest = far.stores().blobs.put(contents.clone()).await.expect("works").digest;
     let reads = futures::future::join_all((0..8).map(|_| read_all(&cache, &digest, 1 << 20)));
@@ -141,7 +146,7 @@ async fn readers_of_the_same_blob_share_one_copy_and_then_need_far_no_more() {
 async fn a_broken_near_store_fails_no_read_and_no_write() {
     let (near, far) = (Shelf::new(), Shelf::new());
     near.break_(true);
-    let blobs = CachedBlobs::new(near.stores().blobs, far.stores().blobs);
+    let blobs = lazy(&near, &far);
     let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works").digest;
     assert_eq!(drain(&blobs, &digest, 1..9).await.0, b"bc");
     let mut writer = blobs.writer().await.expect("works");
@@ -166,7 +171,7 @@ async fn a_broken_near_store_fails_no_read_and_no_write() {
 #[tokio::test]
 async fn absent_and_broken_are_never_remembered() {
     let (near, far) = (Shelf::new(), Shelf::new());
-    let blobs = CachedBlobs::new(near.stores().blobs, far.stores().blobs);
+    let blobs = lazy(&near, &far);
     let cached = CachedPathInfos::new(near.clone(), far.clone());
     let path_infos = LruPathInfos::new(Arc::new(cached), 100);
     let cached = CachedDirectories::new(near.stores().directories, far.stores().directories);

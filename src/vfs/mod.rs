@@ -197,15 +197,14 @@ impl Vfs {
     /// The contents of a file as an open local file, if they are here as one.
     pub fn local(&self, ino: Ino) -> Result<Option<LocalBlob>> {
         let (digest, size) = self.file(ino)?;
-        let blob = self.blobs.open_local(&digest)?;
-        match blob {
-            // A file that lost its end must not read as one that ends early.
-            Some(blob) if blob.size != size => Err(Error::Missing(format!(
-                "part of blob {digest} ({size} bytes according to its directory, {} here)",
-                blob.size
-            ))),
-            blob => Ok(blob),
-        }
+        check_size(self.blobs.open_local(&digest)?, &digest, size)
+    }
+
+    /// As [`Vfs::local`], if only up to `len` bytes at `offset` will be read: the rest of the file need not be here.
+    pub fn local_range(&self, ino: Ino, offset: u64, len: usize) -> Result<Option<LocalBlob>> {
+        let (digest, size) = self.file(ino)?;
+        let range = offset..offset.saturating_add(len as u64);
+        check_size(self.blobs.open_local_range(&digest, size, &range)?, &digest, size)
     }
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
@@ -216,7 +215,8 @@ impl Vfs {
             return Ok(Vec::new());
         }
         let missing = || Error::Missing(format!("blob {digest}"));
-        let mut stream = self.blobs.read(&digest, offset..end).await?.ok_or_else(missing)?;
+        let stream = self.blobs.read_sized(&digest, size, offset..end).await?;
+        let mut stream = stream.ok_or_else(missing)?;
         let mut pieces = Vec::new();
         while let Some(piece) = stream.next().await {
             pieces.push(piece?);
@@ -280,6 +280,17 @@ impl Vfs {
             Some(directory) => Ok(directory),
             None => directory(&*self.directories, &digest).await,
         }
+    }
+}
+
+/// A file that lost its end must not read as one that ends early.
+fn check_size(blob: Option<LocalBlob>, digest: &Digest, size: u64) -> Result<Option<LocalBlob>> {
+    match blob {
+        Some(blob) if blob.size != size => Err(Error::Missing(format!(
+            "part of blob {digest} ({size} bytes according to its directory, {} here)",
+            blob.size
+        ))),
+        blob => Ok(blob),
     }
 }
 

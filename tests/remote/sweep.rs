@@ -20,7 +20,7 @@ use lazystore::{
         blob::{
             BlobService as _,
             backend::{LocalBlobs, MemoryBlobs},
-            layer::{CachedBlobs, VerifiedBlobs},
+            layer::{LazyBlobs, LazyOptions, VerifiedBlobs},
         },
         directory::{
             DirectoryService as _,
@@ -97,9 +97,10 @@ fn stack(far: Stores, cache: Option<&Path>) -> Stores {
             let store = LocalStore::open(dir).expect("it opens");
             let near = Arc::new(LocalBlobs::new(store.clone()));
             let near_directories = Arc::new(LocalDirectories::new(store.clone()));
-            let near_path_infos = Arc::new(LocalPathInfos::new(store));
+            let near_path_infos = Arc::new(LocalPathInfos::new(store.clone()));
+            let options = LazyOptions::default();
             Stores {
-                blobs: Arc::new(CachedBlobs::new(near, blobs)),
+                blobs: Arc::new(LazyBlobs::new(Some(near), Some(store), blobs, options)),
                 directories: Arc::new(CachedDirectories::new(near_directories, directories)),
                 path_infos: Arc::new(CachedPathInfos::new(near_path_infos, path_infos)),
                 nars: far.nars,

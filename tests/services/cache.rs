@@ -30,7 +30,7 @@ const MIB: u64 = 1 << 20;
 /// A cache in `folder` before a store in memory.
 fn before_memory(folder: &TempDir, size_max: u64) -> (Arc<LocalStore>, Stores, Stores) {
     let (cache, far) = (open_cache(folder, size_max), memory());
-    let stores = cached(local(cache.clone()), far.clone());
+    let stores = cached(local(cache.clone()), Some(cache.clone()), far.clone());
     (cache, stores, far)
 }
 
@@ -133,7 +133,7 @@ async fn what_is_used_stays_also_over_a_restart_and_what_was_used_longest_ago_go
     for round in seeds[1..].chunks(5) {
         // A new process each time.
         let cache = open_cache(&folder, 16 * MIB);
-        let stores = cached(local(cache.clone()), far.clone());
+        let stores = cached(local(cache.clone()), Some(cache.clone()), far.clone());
         for seed in round {
             assert_reads(&stores, *seed).await;
             assert_reads(&stores, favourite).await;
@@ -218,7 +218,7 @@ async fn processes_share_a_cache_and_its_bound() {
     let folder = tempfile::tempdir().expect("a folder");
     let (one, stores_of_one, far) = before_memory(&folder, 24 * MIB);
     let two = open_cache(&folder, 24 * MIB);
-    let stores_of_two = cached(local(two.clone()), far.clone());
+    let stores_of_two = cached(local(two.clone()), Some(two.clone()), far.clone());
     put_far(&far, 0..300).await;
     let mut most = 0;
     for seed in 0..300 {
@@ -265,7 +265,7 @@ async fn ten_thousand_flipped_bits_reach_no_reader() {
     put_far(&far, 0..120).await;
     for round in 0..10 {
         let (cache, again) = (open_cache(&folder, 64 * MIB), open_cache(&folder, 64 * MIB));
-        let stores = cached(local(cache.clone()), far.clone());
+        let stores = cached(local(cache.clone()), Some(cache.clone()), far.clone());
         for seed in 0..120 {
             assert_reads(&stores, seed).await;
         }
@@ -281,7 +281,7 @@ async fn ten_thousand_flipped_bits_reach_no_reader() {
             })
             .collect();
         flip(&blobs, round, 1000);
-        let other = cached(local(again), far.clone());
+        let other = cached(local(again.clone()), Some(again), far.clone());
         for seed in 0..120 {
             assert_reads(&stores, seed).await;
             assert_reads(&other, seed).await;
@@ -322,7 +322,8 @@ async fn a_database_with_flipped_bits_misleads_nobody() {
     let mut begun_anew = 0;
     for round in 0..20 {
         {
-            let stores = cached(local(open_cache(&folder, 64 * MIB)), far.clone());
+            let cache = open_cache(&folder, 64 * MIB);
+            let stores = cached(local(cache.clone()), Some(cache), far.clone());
             let found = stores.path_infos.get(&path_info_digest()).await.expect("it works");
             assert_eq!(found.as_ref(), Some(&expected));
             let closure = stores.directories.get_closure(&root).await.expect("it works");
@@ -412,7 +413,7 @@ async fn a_broken_disk_makes_a_cache_useless_and_harms_no_reader() {
     drop((blob, cache, stores));
     // Nor does it harm one that begins now, if it can begin.
     if let Ok(cache) = LocalStore::open_cache(&disk.path().join("cache"), Some(64 * MIB)) {
-        let stores = cached(local(cache), far);
+        let stores = cached(local(cache.clone()), Some(cache), far);
         for seed in 0..100 {
             assert_reads(&stores, seed).await;
         }

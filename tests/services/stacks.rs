@@ -9,7 +9,7 @@ use lazystore::{
         Stores,
         blob::{
             backend::{GrpcBlobs, LocalBlobs, MemoryBlobs},
-            layer::{BlobCounters, CachedBlobs, MeasuredBlobs, VerifiedBlobs},
+            layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs},
         },
         directory::{
             backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
@@ -77,9 +77,10 @@ pub fn local(store: Arc<LocalStore>) -> Stores {
     Stores { blobs, directories, path_infos: Arc::new(LocalPathInfos::new(store)), nars }
 }
 
-pub fn cached(near: Stores, far: Stores) -> Stores {
+pub fn cached(near: Stores, partials: Option<Arc<LocalStore>>, far: Stores) -> Stores {
+    let options = LazyOptions::default();
     Stores {
-        blobs: Arc::new(CachedBlobs::new(near.blobs, far.blobs)),
+        blobs: Arc::new(LazyBlobs::new(Some(near.blobs), partials, far.blobs, options)),
         directories: Arc::new(CachedDirectories::new(near.directories, far.directories)),
         path_infos: Arc::new(CachedPathInfos::new(near.path_infos, far.path_infos)),
         nars: far.nars,
@@ -149,12 +150,16 @@ impl Stack {
                     ..below
                 }
             }
-            Stack::MemoryOverMemory => cached(memory(), memory()),
-            Stack::LocalOverMemory => cached(local(open_cache(one, 1 << 30)), memory()),
+            Stack::MemoryOverMemory => cached(memory(), None, memory()),
+            Stack::LocalOverMemory => {
+                let near = open_cache(one, 1 << 30);
+                cached(local(near.clone()), Some(near), memory())
+            }
             Stack::GrpcTvix => grpc(memory(), one, Some(Dialect::Tvix)),
             Stack::GrpcSnix => grpc(local(open(two)), one, Some(Dialect::Snix)),
             Stack::CachedGrpc => {
-                cached(local(open_cache(one, 1 << 30)), grpc(local(open(two)), two, None))
+                let near = open_cache(one, 1 << 30);
+                cached(local(near.clone()), Some(near), grpc(local(open(two)), two, None))
             }
         };
         Built { stack: self, stores }

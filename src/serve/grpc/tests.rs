@@ -23,7 +23,10 @@ use crate::{
     service::{
         Error,
         blob::{
-            BlobService, backend::GrpcBlobs, layer::CachedBlobs, layer::VerifiedBlobs, read_all,
+            BlobService,
+            backend::GrpcBlobs,
+            layer::{LazyBlobs, LazyOptions, VerifiedBlobs},
+            read_all,
         },
         directory::{DirectoryService, backend::GrpcDirectories},
         grpc::{Dialect, GrpcAddress, GrpcChannel, GrpcOptions},
@@ -265,7 +268,8 @@ async fn a_peer_that_lies_is_found_out() {
 
     let blobs = Arc::new(VerifiedBlobs::new("peer", Arc::new(GrpcBlobs::new(channel.clone()))));
     let near = Shelf::new();
-    let cached = CachedBlobs::new(near.stores().blobs, blobs.clone());
+    let cached =
+        LazyBlobs::new(Some(near.stores().blobs), None, blobs.clone(), LazyOptions::default());
     for blobs in [&*blobs as &dyn BlobService, &cached] {
         let wrong = read_all(blobs, &asked, 100).await;
         assert!(matches!(wrong, Err(Error::Corrupt { .. })), "{wrong:?}");

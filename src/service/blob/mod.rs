@@ -126,6 +126,17 @@ pub trait BlobService: Send + Sync + fmt::Debug {
     /// for those that do not.
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>>;
 
+    /// As [`BlobService::read`], for whoever knows that the blob has `size` bytes: from a directory, most often. A store
+    /// that fetches blobs in parts spares itself a question then.
+    async fn read_sized(
+        &self,
+        digest: &Digest,
+        _size: u64,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        self.read(digest, range).await
+    }
+
     /// The groups of 16 KiB that `range` touches, with what proves that they are the blob's: see
     /// [`crate::castore::outboard`]. [`Proven::Lacking`] where there is no tree of the blob to prove it with. `None` if
     /// the blob is absent.
@@ -145,6 +156,17 @@ pub trait BlobService: Send + Sync + fmt::Debug {
 
     /// The blob as an open local file or a part of one, if it is here as such. Does not wait for anything but the local disk.
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>>;
+
+    /// As [`BlobService::open_local`], for a blob of `size` bytes of which only `range` will be read: the rest of it need
+    /// not be here.
+    fn open_local_range(
+        &self,
+        digest: &Digest,
+        _size: u64,
+        _range: &Range<u64>,
+    ) -> Result<Option<LocalBlob>> {
+        self.open_local(digest)
+    }
 
     /// Stores a blob of at most [`SMALL_BLOB_LEN_MAX`] bytes, unless it is there. Returns once it can be read back.
     async fn put(&self, contents: Bytes) -> Result<Put>;

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 /// A block of `st_blocks`, in bytes.
-const STAT_BLOCK_LEN: u64 = 512;
+pub(super) const STAT_BLOCK_LEN: u64 = 512;
 
 /// The bytes of disk that the files below `dir` take. What disappears meanwhile does not count; a sparse file counts as
 /// far as it is filled, also what is in memory only.

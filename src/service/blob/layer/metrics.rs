@@ -62,6 +62,16 @@ impl MeasuredBlobs {
     pub fn new(inner: Arc<dyn BlobService>, counters: Arc<BlobCounters>) -> Self {
         MeasuredBlobs { inner, counters }
     }
+
+    /// Counts what is read.
+    fn count(&self, pieces: BlobStream) -> BlobStream {
+        let counters = self.counters.clone();
+        Box::pin(pieces.map(move |piece| {
+            let piece = counters.read.continued(piece)?;
+            counters.read.moved(piece.len());
+            Ok(piece)
+        }))
+    }
 }
 
 #[async_trait]
@@ -72,14 +82,17 @@ impl BlobService for MeasuredBlobs {
     }
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
-        let found = self.inner.read(digest, range).await;
-        let Some(pieces) = self.counters.read.found(found)? else { return Ok(None) };
-        let counters = self.counters.clone();
-        Ok(Some(Box::pin(pieces.map(move |piece| {
-            let piece = counters.read.continued(piece)?;
-            counters.read.moved(piece.len());
-            Ok(piece)
-        }))))
+        Ok(self.counters.read.found(self.inner.read(digest, range).await)?.map(|p| self.count(p)))
+    }
+
+    async fn read_sized(
+        &self,
+        digest: &Digest,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        let found = self.inner.read_sized(digest, size, range).await;
+        Ok(self.counters.read.found(found)?.map(|pieces| self.count(pieces)))
     }
 
     async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
@@ -106,6 +119,16 @@ impl BlobService for MeasuredBlobs {
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
         self.counters.open_local.found(self.inner.open_local(digest))
+    }
+
+    fn open_local_range(
+        &self,
+        digest: &Digest,
+        size: u64,
+        range: &Range<u64>,
+    ) -> Result<Option<LocalBlob>> {
+        let found = self.inner.open_local_range(digest, size, range);
+        self.counters.open_local.found(found)
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {

@@ -1,9 +1,9 @@
 //! Layers: each wraps a blob service and adds one thing.
 
-mod cache;
+mod lazy;
 mod metrics;
 mod verify;
 
-pub use cache::CachedBlobs;
+pub use lazy::{LazyBlobs, LazyOptions, Verify, WHOLE_LEN_MAX};
 pub use metrics::{BlobCounters, MeasuredBlobs};
 pub use verify::VerifiedBlobs;

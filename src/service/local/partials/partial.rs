@@ -4,7 +4,7 @@ use std::{
     fs::{File, Permissions},
     io,
     ops::Range,
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     sync::Arc,
 };
 
@@ -26,7 +26,7 @@ use crate::{
         local::{
             LocalStore, OUTBOARD_ABOVE_LEN,
             outboards::{StoredOutboard, hash_blob},
-            usage::on_disk,
+            usage::{STAT_BLOCK_LEN, on_disk},
         },
         range_set::RangeSet,
     },
@@ -52,6 +52,8 @@ struct State {
     present: RangeSet,
     /// Left by an earlier process and not looked at.
     unchecked: RangeSet,
+    /// What was reserved for the files and they have not given back, in bytes.
+    reserved: u64,
 }
 
 impl Partial {
@@ -64,12 +66,18 @@ impl Partial {
         outboard: StoredOutboard,
         is_old: bool,
     ) -> Self {
-        let mut state = State { present: RangeSet::default(), unchecked: RangeSet::default() };
+        let mut unchecked = RangeSet::default();
         if is_old {
-            state.unchecked.insert(0..tree.size());
+            unchecked.insert(0..tree.size());
         }
-        let (data, outboard, state) = (Arc::new(data), Mutex::new(outboard), Mutex::new(state));
-        Partial { store, digest, tree, names, data, outboard, state }
+        let state = Mutex::new(State { present: RangeSet::default(), unchecked, reserved: 0 });
+        let (data, outboard) = (Arc::new(data), Mutex::new(outboard));
+        let partial = Partial { store, digest, tree, names, data, outboard, state };
+        if is_old {
+            // Counted since they were written.
+            partial.state.lock().reserved = partial.taken();
+        }
+        partial
     }
 
     /// The blob.
@@ -127,9 +135,15 @@ impl Partial {
     /// full or broken, or the cache has no room.
     pub fn write(&self, start: u64, bytes: &[u8], nodes: &[(u64, TreeNode)]) -> Result<()> {
         let range = start..start + bytes.len() as u64;
-        if self.has(&range) {
-            return Ok(());
+        if !self.has(&range) {
+            self.place(start, bytes, nodes)?;
+            self.settle(&range, true);
         }
+        Ok(())
+    }
+
+    /// As [`Partial::write`], but nobody may read it before it is [settled](Partial::settle).
+    pub fn place(&self, start: u64, bytes: &[u8], nodes: &[(u64, TreeNode)]) -> Result<()> {
         let taken = on_disk((bytes.len() + nodes.len() * NODE_LEN) as u64);
         self.store.reserve(taken)?;
         let written = self.store.write_in_full(|| {
@@ -140,7 +154,7 @@ impl Partial {
             self.store.release(taken);
             return Err(error);
         }
-        self.settle(&range, true);
+        self.state.lock().reserved += taken;
         Ok(())
     }
 
@@ -221,16 +235,20 @@ impl Partial {
         let read_only = Permissions::from_mode(0o444);
         self.data.set_permissions(read_only).map_err(|error| self.failed(error))?;
         let partials = self.store.partials();
-        let is_new = blobs.adopt(&self.digest, &partials.folder, &self.names.data)?;
-        if self.tree.size() > OUTBOARD_ABOVE_LEN
-            && let Err(error) = self.adopt_outboard(hashed)
-        {
-            tracing::debug!(digest = %self.digest, %error, "the tree of a blob is not kept");
+        let mut kept = 0;
+        if blobs.adopt(&self.digest, &partials.folder, &self.names.data)? {
+            kept += on_disk(self.tree.size());
+        }
+        if self.tree.size() > OUTBOARD_ABOVE_LEN {
+            match self.adopt_outboard(hashed) {
+                Ok(()) => kept += on_disk(self.tree.outboard_len()),
+                Err(error) => {
+                    tracing::debug!(digest = %self.digest, %error, "the tree of a blob is not kept");
+                }
+            }
         }
         partials.remove(&self.names);
-        if !is_new {
-            self.store.release(on_disk(self.tree.size()));
-        }
+        self.give_back_all_but(kept);
         Ok(())
     }
 
@@ -247,13 +265,33 @@ impl Partial {
 
     /// Removes it: what is here is not to be believed.
     pub fn discard(&self) {
-        let blocks = self
-            .data
-            .metadata()
-            .map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512);
         self.store.partials().remove(&self.names);
-        self.store.release(blocks);
-        *self.state.lock() = State { present: RangeSet::default(), unchecked: RangeSet::default() };
+        self.give_back_all_but(0);
+        let mut state = self.state.lock();
+        (state.present, state.unchecked) = (RangeSet::default(), RangeSet::default());
+    }
+
+    /// What the files take of the disk, in bytes.
+    fn taken(&self) -> u64 {
+        let outboard = self.outboard.lock();
+        let files = [&*self.data, outboard.file()].map(File::metadata);
+        files.into_iter().flatten().map(|metadata| metadata.blocks() * STAT_BLOCK_LEN).sum()
+    }
+
+    /// Of what was reserved, `kept` bytes are another's business from now on, and the rest is free.
+    fn give_back_all_but(&self, kept: u64) {
+        let reserved = std::mem::take(&mut self.state.lock().reserved);
+        self.store.release(reserved.saturating_sub(kept));
+    }
+}
+
+impl Drop for Partial {
+    /// What was reserved by the piece may be more than the files take in the end.
+    fn drop(&mut self) {
+        let reserved = self.state.get_mut().reserved;
+        if reserved > 0 {
+            self.store.release(reserved.saturating_sub(self.taken()));
+        }
     }
 }
 

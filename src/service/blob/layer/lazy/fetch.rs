@@ -1,0 +1,423 @@
+//! Where a blob that is not near comes from.
+
+use std::{
+    num::NonZeroUsize,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    LazyOptions, Verify,
+    arriving::{Arriving, Trust, Wish},
+    flight::Progress,
+    warn_near,
+};
+use crate::{
+    castore::{
+        Digest,
+        outboard::{PIECE_GROUPS_MAX, RangeWalk, Tree},
+    },
+    service::{
+        Error, Result,
+        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, Proven, ProvenStream, read_all},
+        local::LocalStore,
+        sharded_lru::ShardedLru,
+        single_flight::SingleFlight,
+    },
+};
+
+/// How many blobs are kept open while they arrive: two files each.
+const ARRIVING_MAX: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
+
+/// Of how many blobs the length is remembered, which the far store had to be asked for.
+const SIZES_MAX: usize = 4096;
+
+/// The layer's own.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) near: Option<Arc<dyn BlobService>>,
+    /// Where what arrives is put.
+    pub(super) partials: Option<Arc<LocalStore>>,
+    pub(super) far: Arc<dyn BlobService>,
+    pub(super) options: LazyOptions,
+    trust: Arc<Believer>,
+    arriving: Mutex<LruCache<(Digest, u64), Arc<Arriving>>>,
+    sizes: ShardedLru<Digest, u64>,
+    short: SingleFlight<Digest, Option<Bytes>>,
+    copies: SingleFlight<Digest, Copied>,
+    runtime: Handle,
+}
+
+/// Believes lists of chunks until one is wrong.
+#[derive(Debug)]
+pub(super) struct Believer(AtomicBool);
+
+impl Trust for Believer {
+    fn believes_chunks(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    fn was_fooled(&self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
+/// How an attempt to copy a blob near ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// It is near now.
+    Near,
+    /// It is not far either.
+    Absent,
+    /// The near store would not take it.
+    Refused,
+}
+
+/// What a first question for a blob of unknown length has told.
+pub(super) enum Learnt {
+    Absent,
+    /// How long it is said to be.
+    Size(u64),
+    /// All of it.
+    Contents(Bytes),
+    /// No range of it is proven.
+    Unproven,
+}
+
+impl Inner {
+    pub(super) fn new(
+        near: Option<Arc<dyn BlobService>>,
+        partials: Option<Arc<LocalStore>>,
+        far: Arc<dyn BlobService>,
+        options: LazyOptions,
+    ) -> Self {
+        Inner {
+            near,
+            partials,
+            far,
+            options,
+            trust: Arc::new(Believer(AtomicBool::new(options.verify == Verify::Source))),
+            arriving: Mutex::new(LruCache::new(ARRIVING_MAX)),
+            sizes: ShardedLru::new(SIZES_MAX),
+            short: SingleFlight::default(),
+            copies: SingleFlight::default(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// What the near store has; nothing if it fails.
+    pub(super) async fn read_near(&self, digest: &Digest, range: Range<u64>) -> Option<BlobStream> {
+        let answer = self.near.as_ref()?.read(digest, range).await;
+        answer.unwrap_or_else(|error| {
+            tracing::warn!(%digest, %error, "the near store cannot read a blob");
+            None
+        })
+    }
+
+    /// What is known of a blob that is arriving. Nothing once all of it has.
+    pub(super) fn known(&self, digest: &Digest, size: u64) -> Option<Arc<Arriving>> {
+        let mut arriving = self.arriving.lock();
+        let known = arriving.get(&(*digest, size))?.clone();
+        if known.is_adopted() {
+            arriving.pop(&(*digest, size));
+            return None;
+        }
+        Some(known)
+    }
+
+    /// Begins to fetch parts of a blob, if there is a place to put them.
+    pub(super) fn begin(&self, digest: &Digest, size: u64) -> Option<Arc<Arriving>> {
+        if let Some(known) = self.known(digest, size) {
+            return Some(known);
+        }
+        let store = self.partials.as_ref()?;
+        if let Err(error) = store.check_len(size) {
+            tracing::debug!(%digest, %error, "going on without the cache");
+            return None;
+        }
+        let mut arriving = self.arriving.lock();
+        // Another may have been first. Two must not open the same partial.
+        if let Some(known) = arriving.get(&(*digest, size)) {
+            return Some(known.clone());
+        }
+        let partial = store
+            .open_partial(digest, size)
+            .inspect_err(|error| tracing::warn!(%digest, %error, "going on without the cache"))
+            .ok()?;
+        let (far, trust) = (self.far.clone(), self.trust.clone());
+        let begun = Arc::new(Arriving::new(partial, far, trust, self.runtime.clone()));
+        arriving.put((*digest, size), begun.clone());
+        Some(begun)
+    }
+
+    /// A blob that is not near and is fetched in parts.
+    pub(super) async fn read_parts(
+        self: &Arc<Self>,
+        digest: &Digest,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        let range = range.start.min(size)..range.end.min(size);
+        if range.is_empty() {
+            return Ok(self.far.has(digest).await?.then(|| stream::empty().boxed()));
+        }
+        let Some(arriving) = self.begin(digest, size) else {
+            return self.read_past(digest, range).await;
+        };
+        let first = step(&range);
+        match arriving.want(&first).await? {
+            Wish::Here => {}
+            Wish::Absent => {
+                self.forget(&arriving);
+                return Ok(None);
+            }
+            Wish::NoRoom => {
+                self.forget(&arriving);
+                self.forget_idle();
+                return self.read_past(digest, range).await;
+            }
+            Wish::WholeOnly => {
+                self.forget(&arriving);
+                arriving.partial.discard();
+                return self.read_copied(digest, range).await;
+            }
+        }
+        let rest = first.end..range.end;
+        let first = arriving.partial.read(&first);
+        let state = (self.clone(), arriving, rest);
+        let rest = stream::unfold(Some(state), |state| async move {
+            let (this, arriving, left) = state?;
+            if left.is_empty() {
+                return None;
+            }
+            let now = step(&left);
+            let piece = match arriving.want(&now).await {
+                Ok(Wish::Here) => arriving.partial.read(&now),
+                Ok(wish) => this.read_otherwise(wish, &arriving, &now).await,
+                Err(error) => Err(error),
+            };
+            let goes_on = piece.is_ok();
+            Some((piece, goes_on.then_some((this, arriving, now.end..left.end))))
+        });
+        Ok(Some(stream::iter([first]).chain(rest).boxed()))
+    }
+
+    /// A step of a stream that has begun, after its parts can be had no longer.
+    async fn read_otherwise(
+        self: &Arc<Self>,
+        wish: Wish,
+        arriving: &Arc<Arriving>,
+        range: &Range<u64>,
+    ) -> Result<Bytes> {
+        let digest = arriving.digest();
+        self.forget(arriving);
+        let found = match wish {
+            Wish::Here | Wish::NoRoom => self.read_past(digest, range.clone()).await?,
+            Wish::WholeOnly => self.read_copied(digest, range.clone()).await?,
+            Wish::Absent => None,
+        };
+        let gone = || Error::unavailable("the far store", format!("blob {digest} is gone"));
+        let mut pieces = found.ok_or_else(gone)?;
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            all.extend_from_slice(&piece?);
+        }
+        Ok(all.into())
+    }
+
+    /// What cannot be fetched in parts any more is begun anew by the next who wants it.
+    fn forget(&self, arriving: &Arc<Arriving>) {
+        let key = (*arriving.digest(), arriving.size());
+        let mut all = self.arriving.lock();
+        if all.peek(&key).is_some_and(|known| Arc::ptr_eq(known, arriving)) {
+            all.pop(&key);
+        }
+    }
+
+    /// Lets go of what nobody reads at the moment: the cache may remove nothing that is held.
+    fn forget_idle(&self) {
+        let mut all = self.arriving.lock();
+        let idle = all.iter().filter(|(_, arriving)| Arc::strong_count(arriving) == 1);
+        let idle: Vec<_> = idle.map(|(key, _)| *key).collect();
+        for key in idle {
+            all.pop(&key);
+        }
+    }
+
+    /// A range that is not kept.
+    async fn read_past(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
+        match self.far.read_proven(digest, range.clone()).await? {
+            None => Ok(None),
+            Some(Proven::Lacking) => self.far.read(digest, range).await,
+            Some(Proven::Range { size, pieces }) => Ok(Some(cut(size, range, pieces))),
+        }
+    }
+
+    /// A blob that is copied near before any of it is read.
+    pub(super) async fn read_copied(
+        self: &Arc<Self>,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        let (this, digest) = (self.clone(), *digest);
+        let copied = self.copies.run(digest, || async move { this.copy(digest).await }).await?;
+        match copied {
+            Copied::Absent => return Ok(None),
+            Copied::Near => {
+                if let Some(stream) = self.read_near(&digest, range.clone()).await {
+                    return Ok(Some(stream));
+                }
+            }
+            Copied::Refused => {}
+        }
+        self.far.read(&digest, range).await
+    }
+
+    /// Copies a blob near, if it is far.
+    async fn copy(&self, digest: Digest) -> Result<Copied> {
+        let Some(near) = &self.near else { return Ok(Copied::Refused) };
+        let Some(mut pieces) = self.far.read(&digest, 0..u64::MAX).await? else {
+            return Ok(Copied::Absent);
+        };
+        let Some(mut writer) = warn_near(near.writer().await) else { return Ok(Copied::Refused) };
+        while let Some(piece) = pieces.next().await {
+            if warn_near(writer.write(piece?).await).is_none() {
+                return Ok(Copied::Refused);
+            }
+        }
+        match warn_near(writer.finish().await) {
+            None => Ok(Copied::Refused),
+            Some((got, _)) if got == digest => Ok(Copied::Near),
+            Some((got, _)) => {
+                let what = format!("asked for blob {digest}, got the contents of {got}");
+                Err(Error::corrupt("the far store", what))
+            }
+        }
+    }
+
+    /// A short blob, whole.
+    pub(super) async fn read_short(
+        self: &Arc<Self>,
+        digest: &Digest,
+        len_max: u64,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        let (this, digest) = (self.clone(), *digest);
+        let fetch = || async move {
+            let contents = read_all(&*this.far, &digest, len_max as usize).await?;
+            if let (Some(near), Some(contents)) = (&this.near, &contents) {
+                warn_near(near.put(contents.clone()).await);
+            }
+            Ok(contents)
+        };
+        Ok(self.short.run(digest, fetch).await?.map(|contents| pieces_of(&contents, &range)))
+    }
+
+    /// Asks for the beginning of `range` of a blob whose length is not known. What comes is kept.
+    pub(super) async fn learn(&self, digest: &Digest, range: &Range<u64>) -> Result<Learnt> {
+        if let Some(size) = self.sizes.get(digest) {
+            return Ok(Learnt::Size(size));
+        }
+        let end = range.start.saturating_add(self.options.whole_len_max).min(range.end);
+        let begin = range.start..end.max(range.start);
+        let (size, mut pieces) = match self.far.read_proven(digest, begin.clone()).await? {
+            None => return Ok(Learnt::Absent),
+            Some(Proven::Lacking) => return Ok(Learnt::Unproven),
+            Some(Proven::Range { size, pieces }) => (size, pieces),
+        };
+        if begin.start == 0 && size <= end {
+            let mut contents = Vec::with_capacity(size as usize);
+            while let Some(piece) = pieces.next().await {
+                contents.extend_from_slice(&piece?.data);
+            }
+            let contents = Bytes::from(contents);
+            if let Some(near) = &self.near {
+                warn_near(near.put(contents.clone()).await);
+            }
+            return Ok(Learnt::Contents(contents));
+        }
+        if size > self.options.whole_len_max
+            && let Some(arriving) = self.begin(digest, size)
+        {
+            let (progress, _) = watch::channel(Progress::At(begin.start));
+            arriving.take_pieces(&begin, pieces, &progress).await?;
+        }
+        self.sizes.insert(*digest, size, 1);
+        Ok(Learnt::Size(size))
+    }
+
+    /// Ranges of a blob that is arriving, with their proof, as they come.
+    pub(super) fn prove_arriving(
+        self: &Arc<Self>,
+        arriving: Arc<Arriving>,
+        range: &Range<u64>,
+    ) -> Proven {
+        let (digest, size) = (*arriving.digest(), arriving.size());
+        let tree = Tree::new(size);
+        let walk = RangeWalk::new(&digest, tree, tree.groups_of(range));
+        let state = Some((self.clone(), arriving, walk));
+        let pieces = stream::unfold(state, move |state| async move {
+            let (this, arriving, mut walk) = state?;
+            let groups = walk.next_groups(PIECE_GROUPS_MAX);
+            if groups.is_empty() {
+                return None;
+            }
+            let piece = match arriving.want(&tree.bytes_of(&groups)).await {
+                Ok(Wish::Here) => arriving.partial.prove(&mut walk, groups.end),
+                Ok(wish) => {
+                    this.forget(&arriving);
+                    let what = format!("blob {digest} cannot be fetched in parts: {wish:?}");
+                    Err(Error::unavailable("the cache", what))
+                }
+                Err(error) => Err(error),
+            };
+            let goes_on = piece.is_ok();
+            Some((piece, goes_on.then_some((this, arriving, walk))))
+        });
+        Proven::Range { size, pieces: pieces.boxed() }
+    }
+}
+
+/// The next part of a range to be read.
+fn step(range: &Range<u64>) -> Range<u64> {
+    range.start..range.end.min(range.start + BLOB_PIECE_LEN_MAX as u64)
+}
+
+/// The pieces of a range of what is in memory.
+pub(super) fn pieces_of(contents: &Bytes, range: &Range<u64>) -> BlobStream {
+    let len = contents.len() as u64;
+    let mut rest = contents.slice(range.start.min(len) as usize..range.end.min(len) as usize);
+    let pieces = std::iter::from_fn(move || {
+        let piece = rest.split_to(rest.len().min(BLOB_PIECE_LEN_MAX));
+        (!piece.is_empty()).then_some(Ok(piece))
+    });
+    stream::iter(pieces).boxed()
+}
+
+/// Of whole groups that touch `range`, what lies in it.
+fn cut(size: u64, range: Range<u64>, pieces: ProvenStream) -> BlobStream {
+    let tree = Tree::new(size);
+    let mut at = tree.bytes_of(&tree.groups_of(&range)).start;
+    let cut = pieces.map(move |piece| {
+        let mut data = piece?.data;
+        let place = at..at + data.len() as u64;
+        at = place.end;
+        data.truncate((range.end.clamp(place.start, place.end) - place.start) as usize);
+        let from = range.start.clamp(place.start, place.end) - place.start;
+        Ok(data.split_off(data.len().min(from as usize)))
+    });
+    let is_something = |piece: &Result<Bytes>| {
+        let keep = piece.as_ref().map_or(true, |piece| !piece.is_empty());
+        futures::future::ready(keep)
+    };
+    cut.filter(is_something).boxed()
+}

@@ -35,7 +35,7 @@ use crate::{
 };
 
 #[test]
-fn a_connection_that_is_cut_at_any_byte_gives_right_contents_or_an_error() {
+fn a_connection_that_is_cut_at_any_byte_harms_no_reader() {
     if !can_mount() {
         return;
     }
@@ -45,20 +45,13 @@ fn a_connection_that_is_cut_at_any_byte_gives_right_contents_or_an_error() {
             write(sources.join("tree").join(number.to_string()), noise(number, 20_000), 0o644);
         }
     });
-    let mounted = far.mount("?timeout=10");
+    let mounted = far.mount("");
     let tree = mounted.path.join(&names[0]);
-    let mut whole = 0;
     for number in 0..40_u64 {
         far.proxy.cut_after(number * 600);
-        match fs::read(tree.join(number.to_string())) {
-            Ok(contents) => {
-                assert_eq!(contents, noise(number, 20_000));
-                whole += 1;
-            }
-            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EHOSTUNREACH)),
-        }
+        let contents = fs::read(tree.join(number.to_string()));
+        assert_eq!(contents.expect("what broke off is begun again"), noise(number, 20_000));
     }
-    assert!(whole > 20, "most are tried again: {whole}");
     mounted.unmount();
 }
 

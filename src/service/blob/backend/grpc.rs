@@ -84,6 +84,62 @@ impl GrpcBlobs {
     }
 }
 
+/// How often a blob is begun again whose stream broke off.
+const RESUMES_MAX: u32 = 3;
+
+/// All of a blob, from its first byte. If the connection breaks, it is begun again, and what has come is passed over.
+struct Contents {
+    channel: GrpcChannel,
+    digest: Digest,
+    messages: BoxStream<'static, Result<wire::BlobChunk>>,
+    /// How many bytes have been handed out.
+    given: u64,
+    /// How many of those come once more.
+    again: u64,
+    resumes_left: u32,
+}
+
+impl Contents {
+    async fn open(channel: &GrpcChannel, digest: &Digest) -> Result<Option<Self>> {
+        let request = wire::ReadBlobRequest { digest: Bytes::copy_from_slice(digest.as_bytes()) };
+        let messages = match channel.download(&BLOB_READ, request).await? {
+            Opened::NotFound => return Ok(None),
+            Opened::Empty => stream::empty().boxed(),
+            Opened::Messages(messages) => messages,
+        };
+        let (channel, digest) = (channel.clone(), *digest);
+        let resumes_left = RESUMES_MAX;
+        Ok(Some(Contents { channel, digest, messages, given: 0, again: 0, resumes_left }))
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes>> {
+        loop {
+            match self.messages.next().await? {
+                Ok(wire::BlobChunk { mut data }) => {
+                    let known = self.again.min(data.len() as u64);
+                    self.again -= known;
+                    let data = data.split_off(known as usize);
+                    self.given += data.len() as u64;
+                    if !data.is_empty() {
+                        return Some(Ok(data));
+                    }
+                }
+                Err(error @ Error::Unavailable { .. }) if self.resumes_left > 0 => {
+                    tracing::debug!(digest = %self.digest, %error, "a blob broke off, and is begun again");
+                    match Contents::open(&self.channel, &self.digest).await {
+                        Ok(Some(contents)) => self.messages = contents.messages,
+                        Ok(None) => return Some(Err(error)),
+                        Err(error) => return Some(Err(error)),
+                    }
+                    self.again = self.given;
+                    self.resumes_left -= 1;
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
 /// A list of a single chunk is the blob itself, so there is nothing finer.
 fn chunk_list(
     answer: wire::StatBlobResponse,
@@ -119,18 +175,13 @@ impl BlobService for GrpcBlobs {
             let nothing: BlobStream = Box::pin(stream::empty());
             return Ok(self.has(digest).await?.then_some(nothing));
         }
-        let request = wire::ReadBlobRequest { digest: Bytes::copy_from_slice(digest.as_bytes()) };
-        let messages = match self.channel.download(&BLOB_READ, request).await? {
-            Opened::NotFound => return Ok(None),
-            Opened::Empty => stream::empty().boxed(),
-            Opened::Messages(messages) => messages,
-        };
-        let state = Some((messages, range));
+        let Some(contents) = Contents::open(&self.channel, digest).await? else { return Ok(None) };
+        let state = Some((contents, range));
         let parts = stream::unfold(state, |state| async move {
-            let (mut messages, mut left): (_, Range<u64>) = state?;
+            let (mut contents, mut left): (_, Range<u64>) = state?;
             while left.end > 0 {
-                let mut piece = match messages.next().await? {
-                    Ok(wire::BlobChunk { data }) => data,
+                let mut piece = match contents.next().await? {
+                    Ok(data) => data,
                     Err(error) => return Some((Err(error), None)),
                 };
                 let len = piece.len() as u64;
@@ -139,7 +190,7 @@ impl BlobService for GrpcBlobs {
                 let piece = piece.split_off(left.start.min(piece.len() as u64) as usize);
                 left = left.start.saturating_sub(len)..left.end - left.end.min(len);
                 if !piece.is_empty() {
-                    return Some((Ok(piece), Some((messages, left))));
+                    return Some((Ok(piece), Some((contents, left))));
                 }
             }
             None

@@ -26,6 +26,9 @@ const IDLE_READERS_MAX: usize = 8;
 /// The log is copied into the database once it has this many pages of 4 KiB.
 const CHECKPOINT_PAGES: u32 = 4096;
 
+/// The same in a cache, where the log counts too.
+const CACHE_CHECKPOINT_PAGES: u32 = 1024;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS directories (digest BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS path_infos (digest BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL) STRICT;
@@ -104,8 +107,14 @@ impl Database {
         endpoint: Arc<str>,
     ) -> rusqlite::Result<Self> {
         let writer = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        if more.is_some() {
+            // What goes makes the files shorter: they count. Only has an effect before there is a table.
+            writer.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            writer.pragma_update(None, "journal_size_limit", CACHE_CHECKPOINT_PAGES * 4096)?;
+        }
         writer.pragma_update(None, "journal_mode", "WAL")?;
-        writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        let checkpoint = if more.is_some() { CACHE_CHECKPOINT_PAGES } else { CHECKPOINT_PAGES };
+        writer.pragma_update(None, "wal_autocheckpoint", checkpoint)?;
         // A database is asked about its tables with a read lock only; creating them would wait for writers.
         if !writer.table_exists(None, LAST_TABLE)? {
             writer.pragma_update(None, "synchronous", "FULL")?;
@@ -168,6 +177,18 @@ impl Database {
             Ok(done)
         };
         attempt().map_err(|error| self.failed(error))
+    }
+
+    /// Gives back to the disk what is free in the database of a cache.
+    pub(super) fn shrink(&self) -> Result<()> {
+        let writer = self.writer.lock();
+        let shrink = || {
+            let mut pragma = writer.prepare("PRAGMA incremental_vacuum")?;
+            let mut steps = pragma.query(())?;
+            while steps.next()?.is_some() {}
+            Ok(())
+        };
+        shrink().map_err(|error| self.failed(error))
     }
 
     /// Whether [`Database::flush`] has nothing to do.

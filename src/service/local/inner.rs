@@ -10,6 +10,7 @@ use super::{
     evict::{CANDIDATES_MAX, Candidate, candidates, forget_files},
     pins::is_pinned,
     stamp::Stamp,
+    sweep::{Sweeper, Swept},
 };
 use crate::{
     castore::Digest,
@@ -160,6 +161,16 @@ impl Inner {
             cache.adopt(shard, || self.blobs.list(shard))?;
         }
         cache.bound.measure().map_err(|error| self.failed(error))
+    }
+
+    /// Takes out path infos and directories where they take too much of a cache.
+    pub(super) fn sweep(&self, sweeper: &mut Sweeper) -> Result<()> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let swept = sweeper.sweep_if_due(&self.database, cache.bound.size_max())?;
+        if swept != Swept::default() {
+            tracing::debug!(?swept, "took out of the cache what was asked for longest ago");
+        }
+        Ok(())
     }
 
     /// Makes the cache smaller where others have filled its disk.

@@ -9,13 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::inner::Inner;
+use super::{inner::Inner, sweep::Sweeper};
 
 /// How often it looks, at least.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long what has arrived may stay where only its own process sees it.
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
+
+/// How often one looks whether directories and path infos take too much.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How often the directory is measured, since processes that are killed leave the count wrong.
 const MEASURE_EVERY: Duration = Duration::from_secs(600);
@@ -34,6 +37,8 @@ impl Keeper {
         let thread = thread::Builder::new().name("cache keeper".to_owned()).spawn(move || {
             let mut published = Instant::now();
             let mut measured = None;
+            let mut swept: Option<Instant> = None;
+            let mut sweeper = Sweeper::default();
             loop {
                 if measured.is_none_or(|at: Instant| at.elapsed() >= MEASURE_EVERY) {
                     measured = Some(Instant::now());
@@ -43,6 +48,10 @@ impl Keeper {
                 if published.elapsed() >= PUBLISH_EVERY {
                     tell("bring to disk", inner.publish());
                     published = Instant::now();
+                }
+                if swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
+                    swept = Some(Instant::now());
+                    tell("sweep", inner.sweep(&mut sweeper));
                 }
                 if inner.is_filling() {
                     tell("make room in", inner.evict());

@@ -13,20 +13,10 @@ use crate::{
     proto,
     service::{
         Error, Result,
-        local::{Durability, LocalStore, Verified, enter_path_info, offload},
+        local::{Durability, LocalStore, Verified, enter_path_info, offload, seal, unseal},
         pathinfo::{PathInfoService, PathInfoStream},
     },
 };
-
-/// The length of a seal, in bytes.
-const SEAL_LEN: usize = 32;
-
-/// What stands before a path info in a cache.
-fn seal(digest: &[u8], message: &[u8]) -> [u8; SEAL_LEN] {
-    let mut hasher = blake3::Hasher::new_derive_key("lazystore 2026-11 path info in a cache");
-    hasher.update(digest).update(message);
-    hasher.finalize().into()
-}
 
 /// How many path infos a listing reads at once.
 const PAGE_PATH_INFOS: u32 = 256;
@@ -48,24 +38,21 @@ impl LocalPathInfos {
     fn encode(&self, path_info: &PathInfo) -> Vec<u8> {
         let message = proto::store::PathInfo::from(path_info).encode_to_vec();
         match self.store.is_cache() {
-            true => {
-                [&seal(path_info.store_path.digest().as_bytes(), &message), &message[..]].concat()
-            }
+            true => seal(&path_info.store_path.digest(), &message),
             false => message,
         }
     }
 
     /// What was kept, unless it was damaged in a cache.
-    fn unseal(&self, digest: &StorePathDigest, mut data: Vec<u8>) -> Option<Vec<u8>> {
+    fn unseal(&self, digest: &StorePathDigest, data: Vec<u8>) -> Option<Vec<u8>> {
         if !self.store.is_cache() {
             return Some(data);
         }
-        let message = data.split_off(data.len().min(SEAL_LEN));
-        if data != seal(digest.as_bytes(), &message) {
+        let message = unseal(digest, data);
+        if message.is_none() {
             tracing::warn!(%digest, "a path info in the cache was damaged; it is fetched again");
-            return None;
         }
-        Some(message)
+        message
     }
 
     fn decode(&self, digest: &[u8], data: Vec<u8>) -> Result<PathInfo> {

@@ -44,13 +44,45 @@ fn wide(sources: &Path) {
     }
 }
 
-/// Runs `work`, and tells how many round trips fit the time it took, and how many requests it made.
-fn trips<T>(far: &Far, work: impl FnOnce() -> T) -> (T, u32, usize) {
+/// What some work cost.
+struct Cost {
+    /// How many round trips fit the time it took.
+    trips: u128,
+    requests: usize,
+}
+
+impl Cost {
+    /// Whether it was no more than so many requests, one after another.
+    fn at_most(&self, bound: usize, what: &str) -> Result<(), String> {
+        if self.trips <= bound as u128 && self.requests <= bound {
+            return Ok(());
+        }
+        let Cost { trips, requests } = self;
+        Err(format!("{what}: {trips} round trips, {requests} requests, instead of {bound}"))
+    }
+}
+
+/// Runs `work`, and tells what it cost.
+fn cost<T>(far: &Far, work: impl FnOnce() -> T) -> (T, Cost) {
     let (requests, began) = (far.proxy.requests(), Instant::now());
     let output = work();
     let trips = began.elapsed().as_nanos() / ROUND_TRIP.as_nanos();
-    // What was asked for at last may still be on its way through the proxy.
-    (output, trips as u32, far.proxy.requests() - requests)
+    (output, Cost { trips, requests: far.proxy.requests() - requests })
+}
+
+/// Measures up to three times: on a machine that has other work, time says little, and who is late is asked for again.
+fn measure(once: impl Fn() -> Result<(), String>) {
+    if !can_mount() {
+        return;
+    }
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        match once() {
+            Ok(()) => return,
+            Err(what) => said.push(what),
+        }
+    }
+    panic!("three times in a row: {said:#?}");
 }
 
 /// A daemon that is far away, whose mounts have connected.
@@ -67,67 +99,56 @@ fn connected(fill: impl FnOnce(&Path)) -> (Far, Vec<String>, crate::support::Mou
 
 #[test]
 fn a_cold_read_takes_three_round_trips_a_stat_two_and_what_is_known_none() {
-    if !can_mount() {
-        return;
-    }
-    let (far, names, mounted) = connected(nested);
-    let [one, three, two] = [0, 1, 2].map(|number| mounted.path.join(&names[number]));
+    measure(|| {
+        let (far, names, mounted) = connected(nested);
+        let [one, three, two] = [0, 1, 2].map(|number| mounted.path.join(&names[number]));
+        let stat = |path| cost(&far, || fs::metadata(path).expect("it is there")).1;
 
-    let (read, took, requests) = trips(&far, || fs::read(one.join("a/b/c/file")));
-    assert_eq!(read.expect("it is there"), noise(1, 10_000));
-    assert!(took <= 3 && requests <= 3, "{took} round trips, {requests} requests");
-
-    let (read, took, requests) = trips(&far, || fs::read(one.join("a/b/c/file")));
-    assert_eq!((read.expect("still there").len(), took, requests), (10_000, 0, 0));
-    let (_, took, requests) = trips(&far, || fs::metadata(one.join("a/b/c/other")).expect("there"));
-    assert_eq!((took, requests), (0, 0), "it came with the others");
-
-    let (_, took, requests) = trips(&far, || fs::metadata(three.join("a/b/c")).expect("there"));
-    assert!(took <= 1 && requests <= 1, "all of its directories are known: {requests} requests");
-
-    let (_, took, requests) = trips(&far, || fs::metadata(two.join("more")).expect("there"));
-    assert!(took <= 2 && requests <= 2, "{took} round trips, {requests} requests");
-    let (_, took, requests) = trips(&far, || fs::metadata(two.join("a/b/c")).expect("there"));
-    assert_eq!((took, requests), (0, 0), "its directories are known");
-    mounted.unmount();
+        let (read, first) = cost(&far, || fs::read(one.join("a/b/c/file")));
+        assert_eq!(read.expect("it is there"), noise(1, 10_000));
+        first.at_most(3, "the first read")?;
+        let (read, again) = cost(&far, || fs::read(one.join("a/b/c/file")));
+        assert_eq!(read.expect("it is still there"), noise(1, 10_000));
+        again.at_most(0, "the same again")?;
+        stat(one.join("a/b/c/other")).at_most(0, "what came with it")?;
+        stat(three.join("a/b/c")).at_most(1, "a path all of whose directories are known")?;
+        stat(two.join("more")).at_most(2, "a path that is not known")?;
+        stat(two.join("a/b/c")).at_most(0, "what was known before")?;
+        mounted.unmount();
+        Ok(())
+    });
 }
 
 #[test]
 fn an_absent_name_is_asked_for_once_in_a_while() {
-    if !can_mount() {
-        return;
-    }
-    let (far, _, mounted) = connected(nested);
-    let absent = mounted.path.join(ABSENT_NAME);
-    let (result, took, requests) = trips(&far, || fs::metadata(&absent));
-    assert!(
-        result.is_err() && took <= 1 && requests == 1,
-        "{took} round trips, {requests} requests"
-    );
-    let (result, took, requests) = trips(&far, || fs::metadata(&absent));
-    assert!(
-        result.is_err() && took == 0 && requests == 0,
-        "{took} round trips, {requests} requests"
-    );
-    mounted.unmount();
+    measure(|| {
+        let (far, _, mounted) = connected(nested);
+        let absent = mounted.path.join(ABSENT_NAME);
+        for bound in [1, 0] {
+            let (found, cost) = cost(&far, || fs::metadata(&absent));
+            found.expect_err("it is absent");
+            cost.at_most(bound, "an absent name")?;
+        }
+        mounted.unmount();
+        Ok(())
+    });
 }
 
 #[test]
 fn the_same_question_of_many_at_once_is_asked_once() {
-    if !can_mount() {
-        return;
-    }
-    let (far, names, mounted) = connected(nested);
-    let path = mounted.path.join(&names[0]).join("a/b/c/file");
-    let ((), took, requests) = trips(&far, || {
-        std::thread::scope(|scope| {
-            for _ in 0..20 {
-                scope.spawn(|| fs::read(&path).expect("it is there"));
-            }
+    measure(|| {
+        let (far, names, mounted) = connected(nested);
+        let path = mounted.path.join(&names[0]).join("a/b/c/file");
+        let ((), cost) = cost(&far, || {
+            std::thread::scope(|scope| {
+                for _ in 0..20 {
+                    scope.spawn(|| fs::read(&path).expect("it is there"));
+                }
+            });
         });
+        mounted.unmount();
+        cost.at_most(3, "twenty readers")
     });
-    assert!(took <= 3 && requests <= 3, "{took} round trips, {requests} requests");
-    mounted.unmount();
 }
 
 #[test]
@@ -137,7 +158,7 @@ fn a_walk_of_twenty_thousand_files_takes_few_round_trips() {
     }
     let (far, names, mounted) = connected(wide);
     let received = far.proxy.received();
-    let (count, _, requests) = trips(&far, || count(&mounted.path.join(&names[0])));
+    let (count, Cost { requests, .. }) = cost(&far, || count(&mounted.path.join(&names[0])));
     assert_eq!(count, 20_210);
     let bytes = far.proxy.received() - received;
     assert!(requests <= 5, "{requests} requests, {bytes} bytes");

@@ -49,7 +49,7 @@ fn errors_tell_what_is_the_matter() {
         return;
     }
     let (far, names) = Far::new(two_files);
-    let mounted = far.mount(OPTIONS);
+    let mounted = far.mount_with(OPTIONS, "cache", &[]);
     let tree = mounted.path.join(&names[0]);
     assert_eq!(fs::read(tree.join("first")).expect("it works"), noise(1, 100_000));
     let absent = mounted.path.join(ABSENT_NAME);
@@ -57,7 +57,7 @@ fn errors_tell_what_is_the_matter() {
     far.proxy.weather(Weather::Down);
     assert_eq!(errno(fs::read(tree.join("second"))), Some(libc::EHOSTUNREACH));
     assert_eq!(errno(fs::metadata(mounted.path.join(&names[1]))), Some(libc::EHOSTUNREACH));
-    assert_eq!(fs::read(tree.join("first")).expect("the kernel has it"), noise(1, 100_000));
+    assert_eq!(fs::read(tree.join("first")).expect("the cache has it"), noise(1, 100_000));
     far.proxy.weather(Weather::Fair);
     assert_eq!(read_once_healed(&tree.join("second")), noise(2, 3_000_000));
     assert!(fs::metadata(mounted.path.join(&names[1])).is_ok());

@@ -5,8 +5,9 @@
 //! state of the caches, the time on the disk and the ratios of the mounts to it: medians of paired runs.
 //!
 //! * *warm*: the same work was just done;
-//! * *first*: a new mount, whose pages and names the kernel does not know, over a store whose files it does;
-//! * *cold*: nothing is in the kernel's caches, on neither side.
+//! * *first*: a daemon and a mount that have just started, so that the kernel knows no page and no name of it, over a
+//!   store whose files are in memory, against the warm disk;
+//! * *cold*: nothing is in the kernel's caches, on neither side, and the daemon has just started.
 #![allow(unsafe_code)] // mmap
 
 #[path = "../tests/support/mod.rs"]
@@ -166,7 +167,8 @@ impl Drop for Mount<'_> {
 
 impl Bench {
     fn new(folder: &Path) -> Self {
-        let (corpus, store) = (folder.join("corpus"), folder.join("store"));
+        // As deep below the folder as the mounted one: a path costs by its length.
+        let (corpus, store) = (folder.join("disk/corpus"), folder.join("store"));
         build_corpus(&corpus);
         let store_path = import(&store, &corpus);
         let mountpoint = folder.join("mnt");
@@ -224,9 +226,7 @@ impl Bench {
 
     fn on_mount(&self, work: &Work, state: State, mode: &str) -> Option<f64> {
         if state == State::First {
-            // The files of the store, and what the program needs itself, become warm.
-            let mount = self.mount(mode)?;
-            (work.run)(&mount.root);
+            files(&self.store).iter().for_each(|file| sequential(file));
         }
         let mount = self.mount(mode)?;
         match state {
@@ -240,10 +240,12 @@ impl Bench {
     /// What is kept in memory, and what the daemon does while warm files are read.
     fn memory(&self, mode: &str) {
         let Some(mount) = self.mount(mode) else { return };
-        drop_kernel_caches();
-        let before = meminfo("Cached:");
-        sequential(&mount.root.join("large"));
-        let cached = (meminfo("Cached:") - before) as f64 * 1024.0 / LARGE_LEN as f64;
+        let large = cache_growth(|| sequential(&mount.root.join("large")));
+        let small = |root: &Path| {
+            let files = files(&root.join("small"));
+            cache_growth(|| open_read_close(&files))
+        };
+        let (small, small_on_disk) = (small(&mount.root), small(&self.corpus));
         stat(&mount.root.join("small"));
         let cpu = cpu_ticks(mount.child.id());
         for _ in 0..3 {
@@ -251,8 +253,11 @@ impl Bench {
         }
         let cpu = cpu_ticks(mount.child.id()) - cpu;
         println!(
-            "{mode}: the page cache grew by {cached:.2} bytes for each that was read; {} ms of processor time while \
-             2 GiB were read again; {} MiB resident",
+            "{mode}: the page cache grew by {:.2} bytes for each that was read of the large file, and by {:.2} times \
+             as many as on the disk for the small ones; {} ms of processor time while 2 GiB were read again; {} MiB \
+             resident",
+            large / LARGE_LEN as f64,
+            small / small_on_disk,
             cpu * 10,
             resident(mount.child.id()) >> 20
         );
@@ -276,6 +281,14 @@ fn meminfo(key: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
+/// By how many bytes what is in the page cache grows from nothing.
+fn cache_growth(work: impl FnOnce()) -> f64 {
+    drop_kernel_caches();
+    let before = meminfo("Cached:");
+    work();
+    (meminfo("Cached:") - before) as f64 * 1024.0
+}
+
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("there").split_whitespace().collect();
@@ -286,7 +299,7 @@ fn cpu_ticks(pid: u32) -> u64 {
 // The corpus: files of this machine.
 
 fn build_corpus(corpus: &Path) {
-    fs::create_dir(corpus).expect("new");
+    fs::create_dir_all(corpus).expect("new");
     let mut left = SMALL_FILES;
     for source in ["/usr/include", "/usr/lib/python3", "/usr/share", "/usr/lib"] {
         copy_small(Path::new(source), &corpus.join("small").join(&source[1..]), &mut left);

@@ -113,6 +113,7 @@ impl Mount {
                 "detached a dead mount that an earlier process had left here"
             );
         }
+        let is_local = vfs.is_local();
         let watchdog = watchdog::start(mountpoint.path())
             .inspect_err(|error| warn!("a crash would leave a dead mount: {error:#}"));
         let session = Session::start(
@@ -127,7 +128,7 @@ impl Mount {
             }
         })
         .context("cannot mount")?;
-        if let Err(error) = mountpoint.read_further_ahead() {
+        if let Err(error) = mountpoint.read_further_ahead(is_local) {
             debug!(%error, "the kernel reads ahead as far as it does by default");
         }
         info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");

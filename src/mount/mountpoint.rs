@@ -24,10 +24,14 @@ use super::device;
 
 const HELPER: &str = "fusermount3";
 
-/// How far the kernel reads ahead, if it lets us say so: two requests of the longest kind, so that the disk has the next
-/// one to do while one is copied. With less, a cold disk waits; with more, programs that are only touched here and
-/// there start slower.
+/// How far the kernel reads ahead in files that are on this machine, if it lets us say so: two requests of the longest
+/// kind, so that the disk has the next one to do while one is copied. With less, a cold disk waits; with more, programs
+/// that are only touched here and there start slower.
 const READ_AHEAD_KIB: u32 = 2048;
+
+/// The same where files may have to be fetched: whoever reads here and there pays for all of it. What is read from
+/// beginning to end is fetched further ahead by the store.
+const FAR_READ_AHEAD_KIB: u32 = 512;
 
 /// Why a filesystem could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
@@ -112,12 +116,13 @@ impl Mountpoint {
     }
 
     /// Lets the kernel read further ahead than it does by default, in requests that are as much longer: what is here
-    /// costs little to read, a request a lot. Only root may; the session must be running.
-    pub fn read_further_ahead(&self) -> io::Result<()> {
+    /// (`is_local`) costs little to read, a request a lot. Only root may; the session must be running.
+    pub fn read_further_ahead(&self, is_local: bool) -> io::Result<()> {
         let device = fs::metadata(&self.path)?.dev();
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-        fs::write(setting, READ_AHEAD_KIB.to_string())
+        let kib = if is_local { READ_AHEAD_KIB } else { FAR_READ_AHEAD_KIB };
+        fs::write(setting, kib.to_string())
     }
 
     /// Detaches the filesystem if nobody uses it; [`Error::Busy`] otherwise.

@@ -43,7 +43,7 @@ const EARLY_INTERRUPTS_MAX: usize = 1024;
 /// Who opens and reads files that are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum IoMode {
-    /// What measured best on real work: no-open, today
+    /// What suits the store: passthrough if that can be had and the files are large, no-open otherwise
     #[default]
     Auto,
     /// Opening a file costs nothing; the kernel keeps what it has read: best for many small files
@@ -52,6 +52,11 @@ pub enum IoMode {
     /// Linux 6.9
     Passthrough,
 }
+
+/// From this mean length of the blobs that are here on, files are opened and passed through if nothing else is said, in
+/// bytes. An open then costs some 13 µs more, and a MiB that is read 90 µs (again) to 250 µs (for the first time) less,
+/// which is even at 50 to 150 KiB. Small files are opened more often than large ones, so more is asked for.
+const AUTO_PASSTHROUGH_MEAN_LEN: u64 = 1 << 20;
 
 /// How a session works.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +145,11 @@ fn choose_passthrough(fuse: &Fuse, io_mode: IoMode) -> io::Result<bool> {
             ),
         )),
         (IoMode::Passthrough, Ok(())) => Ok(true),
-        (IoMode::NoOpen | IoMode::Auto, _) => Ok(false),
+        (IoMode::Auto, Ok(())) => {
+            let mean = fuse.vfs().mean_local_len();
+            Ok(mean.is_some_and(|len| len >= AUTO_PASSTHROUGH_MEAN_LEN))
+        }
+        (IoMode::Auto, Err(_)) | (IoMode::NoOpen, _) => Ok(false),
     }
 }
 

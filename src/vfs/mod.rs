@@ -207,6 +207,16 @@ impl Vfs {
         check_size(self.blobs.open_local_range(&digest, size, &range)?, &digest, size)
     }
 
+    /// Whether every file that is there is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.blobs.is_local()
+    }
+
+    /// The mean length of the blobs that are on this machine, in bytes, as far as that is known.
+    pub fn mean_local_len(&self) -> Option<u64> {
+        self.blobs.mean_local_len()
+    }
+
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     pub async fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Vec<Bytes>> {
         let (digest, size) = self.file(ino)?;

@@ -109,7 +109,8 @@ fn only_passthrough_reads_the_file_of_the_store_itself() {
         return;
     }
     let long = Long::new();
-    for (mode, is_passed_through) in [("no-open", false), ("passthrough", true)] {
+    // All that this store holds is long.
+    for (mode, is_passed_through) in [("no-open", false), ("passthrough", true), ("auto", true)] {
         fs::write(long.blob(&long.store).with_extension("copy"), &long.contents).expect("ours");
         fs::rename(long.blob(&long.store).with_extension("copy"), long.blob(&long.store))
             .expect("ours");
@@ -120,6 +121,65 @@ fn only_passthrough_reads_the_file_of_the_store_itself() {
         assert_eq!(begin(&path) == b"defaced", is_passed_through, "{mode}");
         mounted.unmount();
     }
+}
+
+#[test]
+fn a_store_of_small_files_is_not_passed_through_unless_asked_for() {
+    if !can_pass_through() {
+        return;
+    }
+    let long = Long::new();
+    let small = long.dir.join("small");
+    fs::create_dir(&small).expect("new");
+    (0..10).for_each(|number| write(small.join(number.to_string()), noise(number, 10), 0o644));
+    import(&long.store, &small);
+    let mounted = long.mount("auto");
+    let path = mounted.path.join(&long.name);
+    assert!(fs::read(&path).expect("it reads") == long.contents);
+    long.deface(&long.store);
+    assert_eq!(begin(&path), long.contents[..7]);
+    mounted.unmount();
+}
+
+/// The bytes of the file that are in the page cache.
+fn in_page_cache(file: &Path) -> u64 {
+    let output = Command::new("fincore").args(["-b", "-n", "-o", "RES"]).arg(file).output();
+    let output = output.expect("it is part of util-linux");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+}
+
+/// The pages of the mount are the copy that stays; those of the store's own files go.
+#[test]
+fn what_the_mount_keeps_is_not_kept_a_second_time() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
+    let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
+    fs::create_dir(&tree).expect("new");
+    for number in 0..4_000 {
+        write(tree.join(number.to_string()), noise(number, 4_000), 0o644);
+    }
+    write(tree.join("long"), noise(1, 16_000_000), 0o644);
+    let name = import(&store, &tree);
+    let long = Digest::of(&noise(1, 16_000_000)).to_hex();
+    let files =
+        [store.join("packs/00000000.pack"), store.join("blobs").join(&long[..2]).join(&long)];
+    for file in &files {
+        let file = File::open(file).expect("it is there");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("it is on disk");
+    }
+    let mounted = mount(&store, "no-open", &dir.path().join("mnt"));
+    for number in 0..4_000 {
+        fs::read(mounted.path.join(&name).join(number.to_string())).expect("it reads");
+    }
+    fs::read(mounted.path.join(&name).join("long")).expect("it reads");
+    for file in &files {
+        let (kept, len) = (in_page_cache(file), file.metadata().expect("it is there").len());
+        // The last window of a pack is rarely read to its end.
+        assert!(kept <= 2 << 20 && len > 15_000_000, "{}: {kept} of {len}", file.display());
+    }
+    mounted.unmount();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod layer;
 mod proven;
+mod read_once;
 
 use std::{
     fmt,
@@ -25,6 +26,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 pub use proven::{
     PROVEN_PIECE_LEN_MAX, Proven, ProvenPiece, ProvenStream, checked, prove_contents,
 };
+pub use read_once::ReadOnce;
 
 use super::{Error, Result};
 use crate::castore::{ChunkList, Digest};
@@ -60,34 +62,44 @@ const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 static CANNOT_READ_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Where in its file a [`LocalBlob`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum LocalPlace {
     /// The file is the blob.
     Whole,
-    /// The blob begins at this byte.
-    At(u64),
+    /// The blob is a part of the file.
+    Part {
+        /// The byte at which it begins.
+        start: u64,
+        /// What was read of the file by all who have it open.
+        passed: Arc<ReadOnce>,
+    },
 }
 
 impl LocalBlob {
     /// Fills `buffer` with the bytes from `offset` on. That there are fewer is an error.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        match self.place {
-            LocalPlace::Whole => self.file.read_exact_at(buffer, offset),
-            LocalPlace::At(start) => self.file.read_exact_at(buffer, start + offset),
-        }
+        let start = match self.place {
+            LocalPlace::Whole => 0,
+            LocalPlace::Part { start, .. } => start,
+        };
+        self.file.read_exact_at(buffer, start + offset)
     }
 
-    /// As [`LocalBlob::read_exact_at`], for bytes that whoever gets them will keep: the kernel need not keep those of a
-    /// file of its own a second time. What lies in a pack has neighbours that may be wanted next.
+    /// As [`LocalBlob::read_exact_at`], for bytes that whoever gets them will keep: the kernel need not keep them a
+    /// second time.
     pub fn read_exact_once_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = match self.place {
-            LocalPlace::Whole if !CANNOT_READ_ONCE.load(Relaxed) => offset,
-            _ => return self.read_exact_at(buffer, offset),
-        };
+        if let LocalPlace::Part { start, passed } = &self.place {
+            self.file.read_exact_at(buffer, start + offset)?;
+            passed.passed(&self.file, start + offset, buffer.len());
+            return Ok(());
+        }
+        if CANNOT_READ_ONCE.load(Relaxed) {
+            return self.read_exact_at(buffer, offset);
+        }
         let mut len = 0;
         while len < buffer.len() {
             let mut rest = [io::IoSliceMut::new(&mut buffer[len..])];
-            let at = start + len as u64;
+            let at = offset + len as u64;
             match rustix::io::preadv2(&self.file, &mut rest, at, DONTCACHE) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(more) => len += more,
@@ -166,6 +178,17 @@ pub trait BlobService: Send + Sync + fmt::Debug {
         _range: &Range<u64>,
     ) -> Result<Option<LocalBlob>> {
         self.open_local(digest)
+    }
+
+    /// Whether all that is there lies on this machine.
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// The mean length of the blobs that lie on this machine, in bytes, as far as a quick look at some of them tells.
+    /// `None` if there are none, or nobody knows.
+    fn mean_local_len(&self) -> Option<u64> {
+        None
     }
 
     /// Stores a blob of at most [`SMALL_BLOB_LEN_MAX`] bytes, unless it is there. Returns once it can be read back.

@@ -39,6 +39,7 @@ mod partials;
 mod pins;
 mod proof;
 mod seal;
+mod sample;
 mod session;
 mod stamp;
 mod stats;
@@ -70,6 +71,7 @@ pub use partials::{Partial, Partials};
 pub use pins::PinnedClosure;
 pub(in crate::service) use seal::{seal, unseal};
 pub use stats::CacheStats;
+pub use sample::Sample;
 pub use usage::{default_size_max, on_disk};
 pub use verify::Verified;
 pub use writeback::Writeback;
@@ -338,6 +340,11 @@ impl LocalStore {
         if let Some(bound) = self.bound().filter(|_| bytes > 0) {
             bound.release(bytes);
         }
+    }
+
+    /// A quick look at some of the blobs, or at all if there are few.
+    pub fn sample(&self) -> Sample {
+        Sample::take(&self.inner.blobs, &self.inner.packs)
     }
 
     /// The directories, the path infos, and where packed blobs lie.

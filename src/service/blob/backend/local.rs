@@ -122,6 +122,14 @@ impl BlobService for LocalBlobs {
         self.store.open_blob(digest)
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn mean_local_len(&self) -> Option<u64> {
+        self.store.sample().mean_len()
+    }
+
     async fn put(&self, contents: Bytes) -> Result<Put> {
         let puts = self.put_all(vec![contents]).await?;
         Ok(puts[0])

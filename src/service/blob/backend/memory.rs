@@ -68,6 +68,10 @@ impl BlobService for MemoryBlobs {
         Ok(None)
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn put(&self, contents: Bytes) -> Result<Put> {
         let digest = Digest::of(&contents);
         let is_new = self.blobs.write().insert(digest, contents).is_none();

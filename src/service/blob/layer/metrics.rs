@@ -131,6 +131,14 @@ impl BlobService for MeasuredBlobs {
         self.counters.open_local.found(found)
     }
 
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
+    fn mean_local_len(&self) -> Option<u64> {
+        self.inner.mean_local_len()
+    }
+
     async fn put(&self, contents: Bytes) -> Result<Put> {
         self.counters.put.moved(contents.len());
         self.counters.put.ended(self.inner.put(contents).await)

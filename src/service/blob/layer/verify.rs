@@ -92,6 +92,10 @@ impl BlobService for VerifiedBlobs {
         self.inner.open_local(digest)
     }
 
+    fn mean_local_len(&self) -> Option<u64> {
+        self.inner.mean_local_len()
+    }
+
     async fn put(&self, contents: Bytes) -> Result<Put> {
         let expected = Digest::of(&contents);
         let put = self.inner.put(contents).await?;

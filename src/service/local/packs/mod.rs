@@ -31,7 +31,7 @@ use crate::{
     castore::Digest,
     service::{
         Error, Result,
-        blob::{LocalBlob, LocalPlace},
+        blob::{LocalBlob, LocalPlace, ReadOnce},
         sharded_lru::ShardedLru,
     },
 };
@@ -62,7 +62,7 @@ const PLACES_AHEAD_MAX: usize = 4096;
 pub struct Packs {
     endpoint: Arc<str>,
     folder: OwnedFd,
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
     /// Of a cache: a blob is hashed before anybody gets it, unless its pack looks as it did the last time.
     cache: Option<Arc<Cache>>,
     /// A pack that is longer takes no more blobs, in bytes.
@@ -155,8 +155,8 @@ impl Packs {
         if let Some((digest, place)) = pack.behind(&place) {
             self.ahead.insert(digest, place, 1);
         }
-        let (file, size) = (pack.file, place.len.into());
-        let blob = LocalBlob { file, place: LocalPlace::At(place.start), size };
+        let place_in_pack = LocalPlace::Part { start: place.start, passed: pack.passed };
+        let blob = LocalBlob { file: pack.file, place: place_in_pack, size: place.len.into() };
         if let Some(cache) = &self.cache {
             if !is_known_or_holds(cache, digest, &blob) {
                 self.forget(digest, &place)?;
@@ -187,7 +187,7 @@ impl Packs {
             let _ = flock(&file, FlockOperation::NonBlockingLockShared);
         }
         let known_len = self.known_len(number)?;
-        let pack = Readable { file: Arc::new(file), known_len };
+        let pack = Readable { file: Arc::new(file), known_len, passed: passed() };
         self.open.insert(number, pack.clone(), 1);
         Ok(Some(pack))
     }
@@ -545,6 +545,13 @@ fn holds(digest: &Digest, blob: &LocalBlob) -> bool {
     }
     let mut contents = vec![0; blob.size as usize];
     blob.read_exact_at(&mut contents, 0).is_ok() && Digest::of(&contents) == *digest
+}
+
+/// What was read of a pack: nothing yet.
+fn passed() -> Arc<ReadOnce> {
+    // The last blob may begin right before the limit.
+    let len_max = PACK_LEN_MAX + PACKED_LEN_MAX as u64;
+    Arc::new(ReadOnce::new(len_max, entry_len(&[]) as u32))
 }
 
 /// Where the blob lies, as far as the database knows.

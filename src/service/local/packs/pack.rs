@@ -8,7 +8,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
 use super::{super::writeback::Writeback, PACKED_LEN_MAX};
-use crate::castore::Digest;
+use crate::{castore::Digest, service::blob::ReadOnce};
 
 const MAGIC: [u8; 4] = *b"lzb1";
 const HEADER_LEN: usize = 40;
@@ -34,6 +34,8 @@ pub(super) struct Readable {
     pub(super) file: Arc<File>,
     /// Up to where the database knew it when it was opened, in bytes.
     pub(super) known_len: u64,
+    /// What was read of it for good.
+    pub(super) passed: Arc<ReadOnce>,
 }
 
 /// A pack to which this process, which holds its lock, appends.

@@ -190,6 +190,10 @@ impl BlobService for LazyBlobs {
         }
     }
 
+    fn mean_local_len(&self) -> Option<u64> {
+        self.0.near.as_ref()?.mean_local_len()
+    }
+
     fn open_local_range(
         &self,
         digest: &Digest,

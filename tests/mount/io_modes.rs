@@ -158,7 +158,7 @@ fn what_the_mount_keeps_is_not_kept_a_second_time() {
     let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
     fs::create_dir(&tree).expect("new");
     for number in 0..4_000 {
-        write(tree.join(number.to_string()), noise(number, 4_000), 0o644);
+        write(tree.join(format!("{number:04}")), noise(number, 4_000), 0o644);
     }
     write(tree.join("long"), noise(1, 16_000_000), 0o644);
     let name = import(&store, &tree);
@@ -171,7 +171,7 @@ fn what_the_mount_keeps_is_not_kept_a_second_time() {
     }
     let mounted = mount(&store, "no-open", &dir.path().join("mnt"));
     for number in 0..4_000 {
-        fs::read(mounted.path.join(&name).join(number.to_string())).expect("it reads");
+        fs::read(mounted.path.join(&name).join(format!("{number:04}"))).expect("it reads");
     }
     fs::read(mounted.path.join(&name).join("long")).expect("it reads");
     for file in &files {

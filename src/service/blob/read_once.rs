@@ -15,13 +15,19 @@ const WINDOW_LEN: u64 = 2 << 20;
 /// of the window before may take the beginning of this one.
 const WINDOW_READ_LEN: u32 = (WINDOW_LEN - (64 << 10) - 64) as u32;
 
+/// How far the kernel may have read ahead, in windows: what was forgotten before comes back by that.
+const READ_AHEAD_WINDOWS: usize = 4;
+
+/// Set for a window that was forgotten once.
+const FORGOTTEN: u32 = 1 << 31;
+
 /// Counts what was read of a file by those who keep what they read, and lets the kernel forget it a window at a time.
 ///
 /// `RWF_DONTCACHE`, which serves blobs that have files of their own, would take a blob's neighbours out of memory as well:
 /// those that read-ahead has just brought and that are mostly wanted next.
 #[derive(Debug)]
 pub struct ReadOnce {
-    /// How many bytes were read of each window since it was forgotten last.
+    /// How many bytes were read of each window since it was forgotten last, and whether it ever was.
     windows: Box<[AtomicU32]>,
     /// How many bytes before each blob nobody reads.
     header_len: u32,
@@ -37,17 +43,21 @@ impl ReadOnce {
 
     /// `len` bytes at `at` of `file` were read by somebody who keeps them.
     pub(super) fn passed(&self, file: &File, at: u64, len: usize) {
-        let number = at / WINDOW_LEN;
-        let Some(window) = usize::try_from(number).ok().and_then(|n| self.windows.get(n)) else {
-            return;
-        };
+        let number = usize::try_from(at / WINDOW_LEN).unwrap_or(usize::MAX);
+        let Some(window) = self.windows.get(number) else { return };
         let len = self.header_len.saturating_add(len as u32);
-        let read = window.fetch_add(len, Relaxed).saturating_add(len);
-        if read >= WINDOW_READ_LEN {
-            window.store(0, Relaxed);
-            // Advice: that it is not taken costs memory and nothing else.
-            let _ =
-                fadvise(file, number * WINDOW_LEN, NonZeroU64::new(WINDOW_LEN), Advice::DontNeed);
+        // Two threads may count as one now and then: that costs memory and nothing else.
+        let before = window.load(Relaxed);
+        let read = (before & !FORGOTTEN).saturating_add(len);
+        if read < WINDOW_READ_LEN {
+            window.store(before & FORGOTTEN | read, Relaxed);
+            return;
         }
+        window.store(FORGOTTEN, Relaxed);
+        let ahead = self.windows[number..].iter().take(1 + READ_AHEAD_WINDOWS);
+        let windows =
+            ahead.take_while(|window| window.load(Relaxed) & FORGOTTEN != 0).count() as u64;
+        let len = NonZeroU64::new(windows * WINDOW_LEN);
+        let _ = fadvise(file, number as u64 * WINDOW_LEN, len, Advice::DontNeed);
     }
 }

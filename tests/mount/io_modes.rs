@@ -176,8 +176,8 @@ fn what_the_mount_keeps_is_not_kept_a_second_time() {
     fs::read(mounted.path.join(&name).join("long")).expect("it reads");
     for file in &files {
         let (kept, len) = (in_page_cache(file), file.metadata().expect("it is there").len());
-        // The last window of a pack is rarely read to its end.
-        assert!(kept <= 2 << 20 && len > 15_000_000, "{}: {kept} of {len}", file.display());
+        // Of a pack, the last 2 MiB, and what read-ahead brought back of those before.
+        assert!(kept <= 4 << 20 && len > 15_000_000, "{}: {kept} of {len}", file.display());
     }
     mounted.unmount();
 }

@@ -46,14 +46,15 @@ impl ReadOnce {
         let number = usize::try_from(at / WINDOW_LEN).unwrap_or(usize::MAX);
         let Some(window) = self.windows.get(number) else { return };
         let len = self.header_len.saturating_add(len as u32);
-        // Two threads may count as one now and then: that costs memory and nothing else.
-        let before = window.load(Relaxed);
-        let read = (before & !FORGOTTEN).saturating_add(len);
-        if read < WINDOW_READ_LEN {
-            window.store(before & FORGOTTEN | read, Relaxed);
+        let count = |before: u32| match (before & !FORGOTTEN).saturating_add(len) {
+            WINDOW_READ_LEN.. => FORGOTTEN,
+            read => before & FORGOTTEN | read,
+        };
+        let (Ok(before) | Err(before)) =
+            window.fetch_update(Relaxed, Relaxed, |before| Some(count(before)));
+        if count(before) != FORGOTTEN {
             return;
         }
-        window.store(FORGOTTEN, Relaxed);
         let ahead = self.windows[number..].iter().take(1 + READ_AHEAD_WINDOWS);
         let windows =
             ahead.take_while(|window| window.load(Relaxed) & FORGOTTEN != 0).count() as u64;

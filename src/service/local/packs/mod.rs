@@ -31,7 +31,7 @@ use crate::{
     castore::Digest,
     service::{
         Error, Result,
-        blob::{LocalBlob, LocalPlace, ReadOnce},
+        blob::{LocalBlob, ReadOnce},
         sharded_lru::ShardedLru,
     },
 };
@@ -155,8 +155,7 @@ impl Packs {
         if let Some((digest, place)) = pack.behind(&place) {
             self.ahead.insert(digest, place, 1);
         }
-        let place_in_pack = LocalPlace::Part { start: place.start, passed: pack.passed };
-        let blob = LocalBlob { file: pack.file, place: place_in_pack, size: place.len.into() };
+        let blob = pack.blob(&place);
         if let Some(cache) = &self.cache {
             if !is_known_or_holds(cache, digest, &blob) {
                 self.forget(digest, &place)?;
@@ -207,9 +206,7 @@ impl Packs {
                 Ok(false)
             });
         };
-        let place_in_file = LocalPlace::At(place.start);
-        let blob = LocalBlob { file: pack.file, place: place_in_file, size: place.len.into() };
-        let is_whole = holds(digest, &blob);
+        let is_whole = holds(digest, &pack.blob(&place));
         if !is_whole {
             self.forget(digest, &place)?;
         }

@@ -8,7 +8,10 @@
 use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
 use super::{super::writeback::Writeback, PACKED_LEN_MAX};
-use crate::{castore::Digest, service::blob::ReadOnce};
+use crate::{
+    castore::Digest,
+    service::blob::{LocalBlob, LocalPlace, ReadOnce},
+};
 
 const MAGIC: [u8; 4] = *b"lzb1";
 const HEADER_LEN: usize = 40;
@@ -51,6 +54,12 @@ pub(super) struct Pack {
 }
 
 impl Readable {
+    /// The blob at `place`.
+    pub(super) fn blob(&self, place: &Place) -> LocalBlob {
+        let in_pack = LocalPlace::Part { start: place.start, passed: self.passed.clone() };
+        LocalBlob { file: self.file.clone(), place: in_pack, size: place.len.into() }
+    }
+
     /// The blob that comes behind the one at `place`, if there is one that the database knew.
     pub(super) fn behind(&self, place: &Place) -> Option<(Digest, Place)> {
         let at = place.start + u64::from(place.len);

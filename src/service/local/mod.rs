@@ -38,8 +38,8 @@ mod packs;
 mod partials;
 mod pins;
 mod proof;
-mod seal;
 mod sample;
+mod seal;
 mod session;
 mod stamp;
 mod stats;
@@ -69,12 +69,8 @@ pub use outboards::{OUTBOARD_ABOVE_LEN, StoredOutboard, hash_blob};
 pub use packs::{PACKED_LEN_MAX, Packs, entry_len};
 pub use partials::{Partial, Partials};
 pub use pins::PinnedClosure;
-<<<<<<< HEAD
-pub(in crate::service) use seal::{seal, unseal};
-pub use stats::CacheStats;
-=======
->>>>>>> 20b98ec (Files that may have to be fetched are read less far ahead than those that are here)
 pub use sample::Sample;
+pub(in crate::service) use seal::{seal, unseal};
 pub use stats::CacheStats;
 pub use usage::{default_size_max, on_disk};
 pub use verify::Verified;

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Whether the kernel can pass files through.
-fn can_pass_through() -> bool {
+pub fn can_pass_through() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is there");
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));

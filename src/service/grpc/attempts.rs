@@ -102,28 +102,28 @@ impl GrpcChannel {
         if let Err(error) = self.check_online(method) {
             return Attempt::Over(error);
         }
-        let permit = match self.0.circuit.enter() {
-            Ok(permit) => permit,
-            Err(refusal) => return Attempt::Over(refusal),
-        };
+        if let Err(refusal) = self.0.circuit.enter() {
+            return Attempt::Over(refusal);
+        }
+        let began = Instant::now();
         let Ok(answer) = timeout_at(deadline, self.hedged(method, call, deadline)).await else {
             let error = self.timed_out(method);
-            let is_news = permit.failed(&error);
+            let is_news = self.failed(began, &error);
             return Attempt::Failed { error, is_news };
         };
         match answer {
             Err(status) if failure(&status) == Failure::Unreachable => {
                 let error = self.error(method, status);
-                let is_news = permit.failed(&error);
+                let is_news = self.failed(began, &error);
                 Attempt::Failed { error, is_news }
             }
             // It has answered, and may do better at another time.
             Err(status) if failure(&status) == Failure::Passing => {
-                permit.answered();
+                self.0.circuit.answered();
                 Attempt::Failed { error: self.error(method, status), is_news: true }
             }
             answer => {
-                permit.answered();
+                self.0.circuit.answered();
                 Attempt::Answered(answer)
             }
         }
@@ -167,7 +167,7 @@ impl GrpcChannel {
     }
 
     /// Calls by the names that the peer answered to before, and if it does not know them, by the others.
-    async fn in_dialect<T, F>(
+    pub(super) async fn in_dialect<T, F>(
         &self,
         method: &'static Method,
         call: &impl Fn(PathAndQuery) -> F,

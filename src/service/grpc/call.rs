@@ -116,7 +116,7 @@ impl GrpcChannel {
                 Some(Err(status)) => Err(channel.error(method, contradiction(status))),
                 None => {
                     let error = channel.timed_out(method);
-                    channel.0.circuit.failed(began, &error);
+                    channel.failed(began, &error);
                     Err(error)
                 }
             };
@@ -168,7 +168,7 @@ impl GrpcChannel {
     }
 
     /// One question and its one answer.
-    async fn ask<M: Message + 'static>(
+    pub(super) async fn ask<M: Message + 'static>(
         &self,
         method: &'static Method,
         lane: Lane,

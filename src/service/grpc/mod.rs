@@ -10,6 +10,7 @@ mod codec;
 mod guard;
 pub(crate) mod method;
 mod patience;
+mod probe;
 mod status;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};

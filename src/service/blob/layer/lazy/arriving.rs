@@ -2,7 +2,7 @@
 //!
 //! Lock order: `State`, then `is_fooled`, then the locks of the [`Partial`].
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     flight::{Flight, Progress, Seat},
-    read_ahead::Runs,
+    read_ahead::{Latency, Runs},
 };
 use crate::{
     castore::{
@@ -71,6 +71,7 @@ pub(super) struct Arriving {
     pub(super) partial: Partial,
     far: Arc<dyn BlobService>,
     trust: Arc<dyn Trust>,
+    latency: Arc<Latency>,
     runtime: Handle,
     state: Mutex<State>,
     /// Held while it is decided which chunk is the last one. Whether the chunks turned out to be another blob.
@@ -94,6 +95,7 @@ impl Arriving {
         partial: Partial,
         far: Arc<dyn BlobService>,
         trust: Arc<dyn Trust>,
+        latency: Arc<Latency>,
         runtime: Handle,
     ) -> Self {
         let state = State {
@@ -106,7 +108,7 @@ impl Arriving {
         };
         let (digest, size) = (*partial.digest(), partial.tree().size());
         let (state, is_fooled) = (Mutex::new(state), Mutex::new(false));
-        Arriving { digest, size, partial, far, trust, runtime, state, is_fooled }
+        Arriving { digest, size, partial, far, trust, latency, runtime, state, is_fooled }
     }
 
     /// The blob.
@@ -134,14 +136,14 @@ impl Arriving {
         if self.is_adopted() {
             return;
         }
-        let end = self.state.lock().runs.note(range).min(self.size);
+        let end = self.state.lock().runs.note(range, self.latency.is_far()).min(self.size);
         self.fetch_ahead(range.end..end);
     }
 
     /// Sees to it that `range` is here. What is fetched for it is shared with all who want some of it at the same time,
     /// and given up when all of them are dropped.
     pub(super) async fn want(self: &Arc<Self>, range: &Range<u64>) -> Result<Wish> {
-        let end = self.state.lock().runs.note(range).min(self.size);
+        let end = self.state.lock().runs.note(range, self.latency.is_far()).min(self.size);
         let mut is_first = true;
         loop {
             if self.partial.has(range) {
@@ -278,7 +280,7 @@ impl Arriving {
         progress: &watch::Sender<Progress>,
     ) -> Result<()> {
         match means {
-            Means::Proven => match self.far.read_proven(&self.digest, range.clone()).await? {
+            Means::Proven => match self.ask(&range).await? {
                 None => self.end(Wish::Absent),
                 Some(Proven::Lacking) => return self.find_means().await,
                 Some(Proven::Range { size, pieces }) => {
@@ -290,6 +292,14 @@ impl Arriving {
             Means::Whole => self.end(Wish::WholeOnly),
         }
         self.adopt_if_complete().await
+    }
+
+    /// Asks for a range with its proof.
+    async fn ask(&self, range: &Range<u64>) -> Result<Option<Proven>> {
+        let began = Instant::now();
+        let answer = self.far.read_proven(&self.digest, range.clone()).await;
+        self.latency.note(began.elapsed());
+        answer
     }
 
     /// Nothing more is fetched.

@@ -19,6 +19,7 @@ use super::{
     LazyOptions, Verify,
     arriving::{Arriving, Trust, Wish},
     flight::Progress,
+    read_ahead::Latency,
     warn_near,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     sizes: ShardedLru<Digest, u64>,
     short: SingleFlight<Digest, Option<Bytes>>,
     copies: SingleFlight<Digest, Copied>,
+    latency: Arc<Latency>,
     runtime: Handle,
 }
 
@@ -110,6 +112,7 @@ impl Inner {
             sizes: ShardedLru::new(SIZES_MAX),
             short: SingleFlight::default(),
             copies: SingleFlight::default(),
+            latency: Arc::default(),
             runtime: Handle::current(),
         }
     }
@@ -153,8 +156,8 @@ impl Inner {
             .open_partial(digest, size)
             .inspect_err(|error| tracing::warn!(%digest, %error, "going on without the cache"))
             .ok()?;
-        let (far, trust) = (self.far.clone(), self.trust.clone());
-        let begun = Arc::new(Arriving::new(partial, far, trust, self.runtime.clone()));
+        let (far, trust, latency) = (self.far.clone(), self.trust.clone(), self.latency.clone());
+        let begun = Arc::new(Arriving::new(partial, far, trust, latency, self.runtime.clone()));
         arriving.put((*digest, size), begun.clone());
         Some(begun)
     }

@@ -311,7 +311,8 @@ async fn reading_in_order_moves_each_byte_once_and_leaves_a_blob() {
     cache.expect_all(&contents, 256 * KIB).await;
     let (requests, bytes) = far.spent();
     assert!(bytes <= contents.len() as u64 * 102 / 100, "{bytes}");
-    assert!(requests <= 16, "{requests}");
+    // Near as the store is, little is fetched ahead at a time.
+    assert!(requests <= 100, "{requests}");
     soon("it is adopted", || cache.blobs.open_local(&digest).expect("works").is_some()).await;
     far.be(Mood::Broken);
     cache.expect_all(&contents, 1 << 20).await;

@@ -193,6 +193,7 @@ async fn a_cache_that_is_full_of_what_is_open_takes_no_more_and_reading_goes_on(
     assert!(taken(&folder) <= 17 * MIB);
     // Once it is closed it goes, and there is room again.
     drop(open);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_reads(&stores, 192).await;
     assert!(is_near(&cache, 192).await);
 }
@@ -264,7 +265,7 @@ async fn ten_thousand_flipped_bits_reach_no_reader() {
     let far = memory();
     put_far(&far, 0..120).await;
     for round in 0..10 {
-        let (cache, again) = (open_cache(&folder, 64 * MIB), open_cache(&folder, 64 * MIB));
+        let (cache, again) = (open_cache(&folder, 256 * MIB), open_cache(&folder, 256 * MIB));
         let stores = cached(local(cache.clone()), Some(cache.clone()), far.clone());
         for seed in 0..120 {
             assert_reads(&stores, seed).await;

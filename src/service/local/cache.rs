@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::{Bound, Database, Durability, blob_files::Found, stamp::Stamp};
+use super::{Bound, Database, Durability, cached_files::Found, stamp::Stamp};
 use crate::{
     castore::Digest, nix::StorePathDigest, service::Result, service::sharded_lru::ShardedLru,
 };

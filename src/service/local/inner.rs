@@ -1,6 +1,11 @@
 //! The parts of a store directory, and what a cache does with all of them.
 
-use std::{fs::File, io, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -30,6 +35,9 @@ const FILLING_PERCENT: u64 = 95;
 /// Down to this part.
 const EVICT_TO_PERCENT: u64 = 90;
 
+/// For how long nobody looks for something to evict where there was nothing.
+const GIVE_UP_FOR: Duration = Duration::from_millis(50);
+
 /// How much is evicted at least once the disk is full, in bytes.
 const ROOM_ON_DISK_MIN: u64 = 2 << 20;
 
@@ -47,6 +55,8 @@ pub(super) struct Inner {
     opened: ShardedLru<Digest, (LocalBlob, Option<Stamp>)>,
     /// One makes room at a time.
     evicting: Mutex<()>,
+    /// Until when it is not tried again, since all that is left is in use.
+    giving_up: Mutex<Option<Instant>>,
 }
 
 impl Inner {
@@ -58,8 +68,18 @@ impl Inner {
         database: Arc<Database>,
         cache: Option<Arc<Cache>>,
     ) -> Self {
-        let (opened, evicting) = (ShardedLru::new(OPENED_MAX), Mutex::new(()));
-        Inner { endpoint, blobs, packs, partials, database, cache, opened, evicting }
+        let (opened, evicting) = (ShardedLru::new(OPENED_MAX), Mutex::default());
+        Inner {
+            endpoint,
+            blobs,
+            packs,
+            partials,
+            database,
+            cache,
+            opened,
+            evicting,
+            giving_up: Mutex::default(),
+        }
     }
 
     fn failed(&self, error: impl Into<io::Error>) -> Error {
@@ -108,6 +128,9 @@ impl Inner {
     /// Takes room for `bytes`; makes it, if there is none.
     pub(super) fn reserve(&self, cache: &Cache, bytes: u64) -> Result<()> {
         match cache.bound.reserve(bytes) {
+            Err(error @ ReserveError::Full(_)) if self.is_giving_up() => {
+                return Err(self.no_room(error));
+            }
             Err(ReserveError::Full(_)) => {}
             result => return result.map_err(|error| self.no_room(error)),
         }
@@ -116,11 +139,33 @@ impl Inner {
             Err(ReserveError::Full(_)) => {}
             result => return result.map_err(|error| self.no_room(error)),
         }
-        // What only this process sees yet can go once it has its place.
+        self.evict_staged()?;
+        let reserved = cache.bound.reserve(bytes);
+        if reserved.is_err() {
+            *self.giving_up.lock() = Some(Instant::now() + GIVE_UP_FOR);
+        }
+        reserved.map_err(|error| self.no_room(error))
+    }
+
+    /// Evicts also of what only this process sees yet: it can go once it has its place.
+    fn evict_staged(&self) -> Result<()> {
         self.blobs.publish_now()?;
         self.packs.sync()?;
+        self.evict()
+    }
+
+    /// Makes room ahead of those who need it.
+    pub(super) fn keep_room(&self) -> Result<()> {
         self.evict()?;
-        cache.bound.reserve(bytes).map_err(|error| self.no_room(error))
+        match self.is_filling() {
+            true => self.evict_staged(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a moment ago all that is left was in use.
+    fn is_giving_up(&self) -> bool {
+        self.giving_up.lock().is_some_and(|until| Instant::now() < until)
     }
 
     fn no_room(&self, error: ReserveError) -> Error {
@@ -137,7 +182,7 @@ impl Inner {
     pub(super) fn is_filling(&self) -> bool {
         self.cache.as_ref().is_some_and(|cache| {
             let filling = cache.bound.size_max() / 100 * FILLING_PERCENT;
-            cache.bound.used().is_ok_and(|used| used > filling)
+            cache.bound.used().is_ok_and(|used| used > filling) && !self.is_giving_up()
         })
     }
 

@@ -54,7 +54,7 @@ impl Keeper {
                     tell("sweep", inner.sweep(&mut sweeper));
                 }
                 if inner.is_filling() {
-                    tell("make room in", inner.evict());
+                    tell("make room in", inner.keep_room());
                 }
                 match woken.recv_timeout(TICK) {
                     Ok(()) | Err(RecvTimeoutError::Timeout) => {}

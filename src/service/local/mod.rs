@@ -27,6 +27,7 @@
 mod blob_files;
 mod bound;
 mod cache;
+mod cached_files;
 mod database;
 mod evict;
 mod inner;

@@ -14,6 +14,7 @@ mod error;
 mod inode;
 mod memory;
 mod roots;
+mod siblings;
 mod table;
 mod xattr;
 
@@ -31,6 +32,8 @@ pub use error::{Error, Result};
 pub use inode::{Attributes, FileKind, Ino, Inode};
 pub use roots::{ROOT_NAMES_MAX, RootListing, Roots};
 pub use table::InodeTable;
+
+use siblings::Siblings;
 
 // What an adapter needs of the rooms below, so that it depends on this one alone.
 pub use crate::{
@@ -75,6 +78,8 @@ pub struct Vfs {
     directories: Arc<dyn DirectoryService>,
     roots: Roots,
     inodes: InodeTable,
+    /// Where files are fetched ahead.
+    siblings: Option<Arc<Siblings>>,
     show_xattr: bool,
     /// The sizes of the files that were looked up, in bytes. A file counts each time, so this tells an order of
     /// magnitude at best.
@@ -89,6 +94,7 @@ impl Vfs {
             directories: stores.directories.clone(),
             roots: Roots::new(stores.path_infos.clone(), options.list_root),
             inodes: InodeTable::new(),
+            siblings: Siblings::new(&stores.blobs).map(Arc::new),
             show_xattr: options.show_xattr,
             bytes_seen: AtomicU64::new(0),
         }
@@ -191,7 +197,15 @@ impl Vfs {
 
     /// The entries of a directory other than the root. They are always the same.
     pub async fn list(&self, ino: Ino) -> Result<Arc<Directory>> {
-        self.directory(ino).await
+        let digest = self.directory_digest(ino)?;
+        let listed = match self.directories.get_local(&digest)? {
+            Some(directory) => directory,
+            None => directory(&*self.directories, &digest).await?,
+        };
+        if let Some(siblings) = &self.siblings {
+            siblings.listed(&digest, &listed);
+        }
+        Ok(listed)
     }
 
     /// The contents of a file as an open local file, if they are here as one.
@@ -203,6 +217,11 @@ impl Vfs {
     /// As [`Vfs::local`], if only up to `len` bytes at `offset` will be read: the rest of the file need not be here.
     pub fn local_range(&self, ino: Ino, offset: u64, len: usize) -> Result<Option<LocalBlob>> {
         let (digest, size) = self.file(ino)?;
+        if offset == 0
+            && let Some(siblings) = &self.siblings
+        {
+            siblings.read(&digest);
+        }
         let range = offset..offset.saturating_add(len as u64);
         check_size(self.blobs.open_local_range(&digest, size, &range)?, &digest, size)
     }
@@ -282,14 +301,6 @@ impl Vfs {
             Inode::Directory { digest, .. } => Ok(*digest),
             Inode::Root | Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
         })?
-    }
-
-    async fn directory(&self, ino: Ino) -> Result<Arc<Directory>> {
-        let digest = self.directory_digest(ino)?;
-        match self.directories.get_local(&digest)? {
-            Some(directory) => Ok(directory),
-            None => directory(&*self.directories, &digest).await,
-        }
     }
 }
 

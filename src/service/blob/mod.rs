@@ -185,6 +185,11 @@ pub trait BlobService: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether what is read of a blob that is not here is here from then on.
+    fn keeps_what_is_read(&self) -> bool {
+        false
+    }
+
     /// The mean length of the blobs that lie on this machine, in bytes, as far as a quick look at some of them tells.
     /// `None` if there are none, or nobody knows.
     fn mean_local_len(&self) -> Option<u64> {

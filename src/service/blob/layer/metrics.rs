@@ -135,6 +135,10 @@ impl BlobService for MeasuredBlobs {
         self.inner.is_local()
     }
 
+    fn keeps_what_is_read(&self) -> bool {
+        self.inner.keeps_what_is_read()
+    }
+
     fn mean_local_len(&self) -> Option<u64> {
         self.inner.mean_local_len()
     }

@@ -190,6 +190,10 @@ impl BlobService for LazyBlobs {
         }
     }
 
+    fn keeps_what_is_read(&self) -> bool {
+        self.0.near.is_some()
+    }
+
     fn mean_local_len(&self) -> Option<u64> {
         self.0.near.as_ref()?.mean_local_len()
     }

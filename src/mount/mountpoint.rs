@@ -31,7 +31,7 @@ const READ_AHEAD_KIB: u32 = 2048;
 
 /// The same where files may have to be fetched: whoever reads here and there pays for all of it. What is read from
 /// beginning to end is fetched further ahead by the store.
-const FAR_READ_AHEAD_KIB: u32 = 512;
+const FAR_READ_AHEAD_KIB: u32 = 256;
 
 /// Why a filesystem could not be attached or detached.
 #[derive(Debug, thiserror::Error)]

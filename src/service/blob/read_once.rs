@@ -15,8 +15,9 @@ const WINDOW_LEN: u64 = 2 << 20;
 /// of the window before may take the beginning of this one.
 const WINDOW_READ_LEN: u32 = (WINDOW_LEN - (64 << 10) - 64) as u32;
 
-/// How far the kernel may have read ahead, in windows: what was forgotten before comes back by that.
-const READ_AHEAD_WINDOWS: usize = 4;
+/// How far the kernel may have read ahead, in windows: what was forgotten before comes back by that. It reads twice its
+/// read-ahead, which is 8 MiB on some disks.
+const READ_AHEAD_WINDOWS: usize = 8;
 
 /// Set for a window that was forgotten once.
 const FORGOTTEN: u32 = 1 << 31;

@@ -51,7 +51,7 @@ struct State {
 /// The short files of a directory.
 struct Listed {
     files: Vec<(Digest, u64)>,
-    /// The furthest that was read.
+    /// The furthest that was read since reading began here.
     last: Option<u32>,
     /// Up to where files were fetched ahead.
     ahead: u32,
@@ -134,16 +134,15 @@ impl State {
     fn read(&mut self, digest: &Digest) -> Vec<(Digest, u64)> {
         let Some((directory, index)) = self.places.get(digest).copied() else { return Vec::new() };
         let Some(listed) = self.listed.get_mut(&directory) else { return Vec::new() };
-        // A directory that is begun continues a run.
         let next = listed.last.map_or(0, |last| last + 1);
-        match index {
-            _ if listed.last.is_none() && self.run == 0 => {}
-            _ if (next..next + NEAR).contains(&index) => {
-                self.run = (self.run + 1).min(AHEAD_MAX.ilog2());
-            }
-            _ if index + NEAR < next || index >= next + NEAR => self.run = 0,
-            // Another reader was a little faster.
-            _ => {}
+        let is_near = index + NEAR >= next && index < next + NEAR;
+        if !is_near {
+            // Reading goes on from here.
+            (listed.last, listed.ahead) = (Some(index), 0);
+            self.run = 0;
+        } else if index >= next && (listed.last.is_some() || self.run > 0) {
+            // A directory that is begun continues a run; it does not make one.
+            self.run = (self.run + 1).min(AHEAD_MAX.ilog2());
         }
         listed.last = listed.last.max(Some(index));
         let window = if self.run == 0 { 0 } else { 1 << self.run };

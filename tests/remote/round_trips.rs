@@ -291,3 +291,39 @@ fn eight_readers_are_as_fast_as_the_latency_allows() {
     assert!(ratio < 2.0, "{took:?} instead of {least:?}");
     mounted.unmount();
 }
+
+/// What follows in the directory is on its way before it is asked for; one here and there brings nothing else along.
+#[test]
+fn who_reads_a_directory_in_order_does_not_wait_for_each_file() {
+    const FILES: usize = 200;
+    if !can_mount() {
+        return;
+    }
+    let (far, names) = Far::new(|sources| {
+        let tree = sources.join("tree");
+        fs::create_dir(&tree).expect("new");
+        for number in 0..FILES {
+            write(tree.join(format!("{number:03}")), noise(number as u64, 5_000), 0o644);
+        }
+    });
+    let latency = Duration::from_millis(50);
+    far.proxy.delay(latency);
+    let mounted = far.mount_with("", "cache", &[]);
+    let tree = mounted.path.join(&names[0]);
+    assert_eq!(fs::read_dir(&tree).expect("it lists").count(), FILES);
+    let read = |number: usize| {
+        let contents = fs::read(tree.join(format!("{number:03}"))).expect("it is there");
+        assert_eq!(contents, noise(number as u64, 5_000));
+    };
+    let requests = far.proxy.requests();
+    [150, 20, 199, 100].map(read);
+    // Long enough for anything that should not come.
+    std::thread::sleep(4 * latency);
+    assert_eq!(far.proxy.requests() - requests, 4, "one here and there");
+    let began = Instant::now();
+    (0..FILES).for_each(read);
+    let (took, one_by_one) = (began.elapsed(), latency * FILES as u32);
+    assert_eq!(far.proxy.requests() - requests, FILES, "each once");
+    assert!(took < one_by_one / 3, "{took:?} of {one_by_one:?}");
+    mounted.unmount();
+}

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     ops::RangeInclusive,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -47,10 +49,13 @@ use crate::{
 
 const NAME: &str = "00000000000000000000000000000000-tree";
 
+/// Of this file some is read here and there before all of it. Its length in bytes.
+const LONG: usize = (3 << 20) + 12_345;
+
 /// What a walk sees.
 type Seen = BTreeMap<PathBuf, Vec<u8>>;
 
-/// A tree in memory: three levels, with files around the sizes where something changes.
+/// A tree in memory: three levels, with files around the sizes where something changes, and one that is long.
 async fn tree() -> (Stores, Seen) {
     let (blobs, directories) = (Arc::new(MemoryBlobs::new()), Arc::new(MemoryDirectories::new()));
     let path_infos = Arc::new(MemoryPathInfos::new());
@@ -58,7 +63,8 @@ async fn tree() -> (Stores, Seen) {
     let mut below: Option<Arc<Directory>> = None;
     for (level, place) in ["a/b", "a", ""].into_iter().enumerate() {
         let mut builder = Directory::builder();
-        for (number, size) in [3_000, 70_000, 1_200_000].into_iter().enumerate() {
+        let longest = if place.is_empty() { LONG } else { 300_000 };
+        for (number, size) in [3_000, 70_000, longest].into_iter().enumerate() {
             let contents = noise((level * 3 + number) as u64, size);
             let mut writer = blobs.writer().await.expect("it stores");
             writer.write(contents.clone().into()).await.expect("it stores");
@@ -158,11 +164,30 @@ fn walk(root: &Path, inner: &Path, seen: &mut Seen) -> io::Result<()> {
         } else if kind.is_symlink() {
             assert_eq!(fs::read_link(entry.path())?, Path::new("file-0"));
         } else {
-            let contents = fs::read(entry.path())?;
-            seen.insert(place, contents);
+            seen.insert(place, read(&entry.path())?);
         }
     }
     Ok(())
+}
+
+/// Reads a file; of a long one first some from the middle, the end and the beginning.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const PART: usize = 70_000;
+    let file = fs::File::open(path)?;
+    let mut parts = Vec::new();
+    if file.metadata()?.len() == LONG as u64 {
+        for at in [LONG / 2, LONG - PART, 0] {
+            let mut part = vec![0; PART];
+            file.read_exact_at(&mut part, at as u64)?;
+            parts.push((at, part));
+        }
+    }
+    let mut all = Vec::new();
+    (&file).read_to_end(&mut all)?;
+    for (at, part) in parts {
+        assert!(all[at..at + PART] == part, "{} is two things at {at}", path.display());
+    }
+    Ok(all)
 }
 
 /// Strikes call 1, 2, 3, … of a cold walk each in turn, in a mount of its own, until a walk passes untouched.

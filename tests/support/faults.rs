@@ -18,7 +18,9 @@ use lazystore::{
     nix::{PathInfo, StorePath, StorePathDigest},
     service::{
         Error, Result, Stores,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
+        blob::{
+            BlobService, BlobStream, BlobWriter, LocalBlob, Proven, ProvenPiece, ProvenStream, Put,
+        },
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
         pathinfo::{PathInfoService, PathInfoStream},
     },
@@ -95,6 +97,55 @@ impl Faults {
     }
 }
 
+/// Makes an answer of what it should be.
+fn spoil(mut contents: Vec<u8>, fault: Fault) -> Vec<u8> {
+    let middle = contents.len() / 2;
+    match fault {
+        Fault::Wrong => contents.get_mut(middle).map_or((), |byte| *byte ^= 1),
+        Fault::Truncated => drop(contents.pop()),
+        Fault::Reordered => contents.rotate_left(middle),
+        Fault::Delayed(_) | Fault::Stalled | Fault::Failed => {}
+    }
+    contents
+}
+
+/// The contents of a blob or of a part of it.
+async fn spoil_blob(
+    contents: Option<BlobStream>,
+    fault: Option<Fault>,
+) -> Result<Option<BlobStream>> {
+    let (contents, fault) = match (contents, fault) {
+        (Some(contents), Some(fault)) => (contents, fault),
+        (contents, _) => return Ok(contents),
+    };
+    let contents = contents.try_collect::<Vec<_>>().await?.concat();
+    let pieces: Vec<_> =
+        spoil(contents, fault).chunks(64 << 10).map(Bytes::copy_from_slice).collect();
+    Ok(Some(stream::iter(pieces.into_iter().map(Ok)).boxed()))
+}
+
+/// A range that proves itself. Wrong is a piece: its bytes or, now and then, its nodes.
+async fn spoil_range(pieces: ProvenStream, fault: Fault) -> Result<ProvenStream> {
+    let mut pieces: Vec<ProvenPiece> = pieces.try_collect().await?;
+    let middle = pieces.len() / 2;
+    match (fault, pieces.len()) {
+        (Fault::Truncated, 2..) => drop(pieces.pop()),
+        (Fault::Reordered, 2..) => pieces.rotate_left(middle),
+        (_, 0) => {}
+        _ => {
+            let piece = &mut pieces[middle];
+            let is_in_nodes = !piece.nodes.is_empty() && piece.data.first().is_some_and(is_odd);
+            let part = if is_in_nodes { &mut piece.nodes } else { &mut piece.data };
+            *part = spoil(part.to_vec(), fault).into();
+        }
+    }
+    Ok(stream::iter(pieces.into_iter().map(Ok)).boxed())
+}
+
+fn is_odd(byte: &u8) -> bool {
+    byte % 2 == 1
+}
+
 #[derive(Debug)]
 struct FaultyBlobs(Arc<dyn BlobService>, Arc<Faults>);
 
@@ -107,25 +158,58 @@ impl BlobService for FaultyBlobs {
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         let fault = self.1.next().await?;
-        let (Some(contents), Some(fault)) = (self.0.read(digest, range.clone()).await?, fault)
-        else {
-            return self.0.read(digest, range).await;
-        };
-        let mut contents = contents.try_collect::<Vec<_>>().await?.concat();
-        let len = contents.len();
-        match fault {
-            Fault::Wrong => contents[len / 2] ^= 1,
-            Fault::Truncated => contents.truncate(len - 1),
-            Fault::Reordered => contents.rotate_left(len / 2),
-            Fault::Delayed(_) | Fault::Stalled | Fault::Failed => {}
+        spoil_blob(self.0.read(digest, range).await?, fault).await
+    }
+
+    async fn read_sized(
+        &self,
+        digest: &Digest,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        let fault = self.1.next().await?;
+        spoil_blob(self.0.read_sized(digest, size, range).await?, fault).await
+    }
+
+    async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
+        let fault = self.1.next().await?;
+        let proven = self.0.read_proven(digest, range).await?;
+        match (proven, fault) {
+            (Some(Proven::Range { size, pieces }), Some(fault)) => {
+                Ok(Some(Proven::Range { size, pieces: spoil_range(pieces, fault).await? }))
+            }
+            (proven, _) => Ok(proven),
         }
-        let pieces: Vec<_> = contents.chunks(64 << 10).map(Bytes::copy_from_slice).collect();
-        Ok(Some(stream::iter(pieces.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn outboard(&self, digest: &Digest, len_max: u64) -> Result<Option<Bytes>> {
+        let fault = self.1.next().await?;
+        let outboard = self.0.outboard(digest, len_max).await?;
+        Ok(match fault {
+            Some(fault) => outboard.map(|outboard| spoil(outboard.into(), fault).into()),
+            None => outboard,
+        })
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
-        self.1.next().await?;
-        self.0.chunks(digest).await
+        let fault = self.1.next().await?;
+        let (list, fault) = match (self.0.chunks(digest).await?, fault) {
+            (Some(list), Some(fault)) => (list, fault),
+            (list, _) => return Ok(list),
+        };
+        let mut chunks = list.chunks().to_vec();
+        match fault {
+            Fault::Wrong => {
+                for chunk in chunks.iter_mut().take(1) {
+                    chunk.digest = Digest::of(b"another");
+                }
+            }
+            Fault::Truncated => drop(chunks.pop()),
+            Fault::Reordered => chunks.reverse(),
+            Fault::Delayed(_) | Fault::Stalled | Fault::Failed => {}
+        }
+        let list = ChunkList::new(chunks);
+        list.map(Some).map_err(|error| Error::corrupt("far", error.to_string()))
     }
 
     fn open_local(&self, _digest: &Digest) -> Result<Option<LocalBlob>> {
@@ -134,6 +218,10 @@ impl BlobService for FaultyBlobs {
 
     async fn put(&self, contents: Bytes) -> Result<Put> {
         self.0.put(contents).await
+    }
+
+    async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
+        self.0.put_all(contents).await
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {

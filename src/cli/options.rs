@@ -12,7 +12,10 @@ use clap::{Args, ValueEnum};
 use crate::{
     compose::{self, Addresses},
     observe::log::LogFormat,
-    service::{Stores, blob::layer::Verify},
+    service::{
+        Stores,
+        blob::{SMALL_BLOB_LEN_MAX, layer::Verify},
+    },
 };
 
 /// Which store, and how to tell what happens.
@@ -61,6 +64,10 @@ pub struct GlobalOptions {
     /// store paths come from the same one ("source"), or nothing before the whole file is checked ("strict")
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = VerifyHow::Source)]
     verify: VerifyHow,
+
+    /// Up to this size, at most 1M, a file of a remote store is fetched whole, in one request; longer ones in parts
+    #[arg(long, global = true, value_name = "SIZE", default_value = "256K", value_parser = whole_size)]
+    fetch_whole_up_to: u64,
 
     /// For how many seconds a name that a remote store does not have is not asked for again
     #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
@@ -117,6 +124,7 @@ impl GlobalOptions {
                 VerifyHow::Source => Verify::Source,
                 VerifyHow::Strict => Verify::Strict,
             },
+            whole_len_max: self.fetch_whole_up_to,
             offline: self.offline,
             absent_ttl: self.absent_ttl,
         };
@@ -150,6 +158,13 @@ const CACHE_SIZE_MIN: u64 = 16 << 20;
 fn cache_size(text: &str) -> Result<u64, String> {
     match size(text)? {
         bytes if bytes < CACHE_SIZE_MIN => Err("a cache needs 16 MiB at least".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn whole_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes > SMALL_BLOB_LEN_MAX as u64 => Err("at most 1M fits one request".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -215,5 +230,7 @@ mod tests {
             assert!(error.contains("expected a number"), "{text}: {error}");
         }
         assert!(cache_size("15M").expect_err("small").contains("16 MiB"));
+        assert_eq!((whole_size("0"), whole_size("1M")), (Ok(0), Ok(1 << 20)));
+        assert!(whole_size("1025K").expect_err("long").contains("at most 1M"));
     }
 }

@@ -77,6 +77,8 @@ pub struct Addresses {
     pub cache_size_max: Option<u64>,
     /// What is believed of a remote that proves nothing, if path infos come from the same one. Of others nothing is.
     pub verify: Verify,
+    /// Up to how many bytes a blob of a remote is fetched whole, in one request.
+    pub whole_len_max: u64,
     /// Whether nothing that is remote may be asked: only what is in the cache is there.
     pub offline: bool,
     /// For how long it is remembered that a remote has no path info of some name.
@@ -141,7 +143,7 @@ impl Opener<'_> {
                 let far = Arc::new(VerifiedBlobs::new(&endpoint, far));
                 let partials = self.cache();
                 let near = partials.clone().map(|near| Arc::new(LocalBlobs::new(near)) as _);
-                let options = LazyOptions { verify, ..LazyOptions::default() };
+                let options = LazyOptions { whole_len_max: self.addresses.whole_len_max, verify };
                 Arc::new(LazyBlobs::new(near, partials, far, options))
             }
         };

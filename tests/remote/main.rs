@@ -10,6 +10,7 @@ mod support;
 
 mod damage;
 mod far;
+mod frugal;
 mod range_damage;
 mod round_trips;
 mod streams;

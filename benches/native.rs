@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{PROGRAM, drop_kernel_caches, import, is_mounted, resident};
+use support::{PROGRAM, drop_kernel_caches, files, import, is_mounted, resident};
 
 const MODES: [&str; 2] = ["no-open", "passthrough"];
 const SMALL_FILES: usize = 20_000;
@@ -408,21 +408,6 @@ fn copy_tree(from: &Path, to: &Path) {
             let _ = symlink(target, to.join(name));
         }
     }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut todo = vec![folder.to_owned()];
-    while let Some(folder) = todo.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => todo.push(entry.path()),
-                Ok(kind) if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found
 }
 
 // The work.

@@ -25,7 +25,7 @@ use std::{
 };
 
 use far::Far;
-use support::{Mounted, drop_kernel_caches, lazystore, noise, run, write};
+use support::{Mounted, drop_kernel_caches, files, lazystore, noise, run, write};
 
 const MIB: u64 = 1 << 20;
 const READERS: usize = 8;
@@ -60,20 +60,6 @@ fn seconds(work: impl FnOnce()) -> f64 {
     let began = Instant::now();
     work();
     began.elapsed().as_secs_f64()
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let (mut found, mut todo) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = todo.pop() {
-        for entry in fs::read_dir(folder).expect("it lists").flatten() {
-            match entry.file_type().expect("it has one") {
-                kind if kind.is_dir() => todo.push(entry.path()),
-                kind if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found
 }
 
 /// `count` files of `len` bytes, a hundred in a directory.

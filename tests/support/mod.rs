@@ -383,3 +383,19 @@ impl Drop for SmallDisk {
         rustix::mount::unmount(self.0.path(), detach).expect("it unmounts");
     }
 }
+
+/// The regular files below `folder`, as far as it can be read. Looks at no file.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![folder.to_owned()];
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => todo.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found
+}

@@ -131,7 +131,7 @@ fn walk_far() {
 
 /// Each small file is a round trip of the reader that wants it.
 fn readers() {
-    for (milliseconds, count) in [(20, 4_000), (150, 800)] {
+    for (milliseconds, count) in [(20, 20_000), (150, 4_000)] {
         let (far, names) = Far::new(|root| tree(root, count, 8_000));
         far.proxy.delay(Duration::from_millis(milliseconds));
         let mounted = mount(&far, "cache", &[]);

@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt as _,
+    path::Path,
     thread,
     time::Duration,
 };
 
 use crate::{
     far::Far,
-    support::{can_mount, noise, wait_until, write},
+    support::{Mounted, Running, can_mount, lazystore, noise, wait_until, write},
 };
 
 #[test]
@@ -88,5 +89,53 @@ fn what_a_killed_mount_has_fetched_is_kept() {
     let received = far.proxy.received() - received;
     eprintln!("in the end: {received} bytes of {total}");
     assert!(received < total * 3 / 2, "{received} bytes for {total}");
+    mounted.unmount();
+}
+
+/// A daemon whose store is another daemon's passes on parts of what it has in part.
+#[test]
+fn daemons_in_a_row_move_what_is_read() {
+    if !can_mount() {
+        return;
+    }
+    const LEN: usize = 24 << 20;
+    let contents = noise(1, LEN);
+    let (far, names) = Far::new(|sources| write(sources.join("file"), &contents, 0o644));
+    let between = far.dir.path().join("socket");
+    let mut daemon = lazystore(Path::new("/nonexistent"));
+    daemon.env("LAZYSTORE_STORE", far.proxy.store(""));
+    daemon.env("LAZYSTORE_CACHE_DIR", far.dir.path().join("between"));
+    daemon.arg("daemon").arg(format!("--listen=unix:{}", between.display()));
+    let mut daemon = Running::start(&mut daemon);
+    daemon.wait_for_line("listening");
+    let mount = |cache: &str| {
+        let mut command = lazystore(Path::new("/nonexistent"));
+        command.env("LAZYSTORE_STORE", format!("grpc+unix://{}", between.display()));
+        command.env("LAZYSTORE_CACHE_DIR", far.dir.path().join(cache));
+        Mounted::with(&mut command, &far.dir.path().join("mnt"), &[])
+    };
+    let read = |mounted: &Mounted, at: usize, len: usize| {
+        let file = File::open(mounted.path.join(&names[0])).expect("it opens");
+        let mut part = vec![0; len];
+        file.read_exact_at(&mut part, at as u64).expect("it reads");
+        assert!(part == contents[at..at + len], "at {at}");
+    };
+    let mounted = mount("first");
+    let received = far.proxy.received();
+    read(&mounted, 12 << 20, 1 << 20);
+    thread::sleep(Duration::from_millis(300));
+    let part = far.proxy.received() - received;
+    assert!(part < 5 << 19, "{part} bytes for 1 MiB");
+    mounted.unmount();
+    // Another one finds that part in between, and the rest still far.
+    let mounted = mount("second");
+    let received = far.proxy.received();
+    read(&mounted, 12 << 20, 1 << 19);
+    thread::sleep(Duration::from_millis(300));
+    let again = far.proxy.received() - received;
+    assert!(again < 1 << 20, "{again} bytes for what is in between");
+    read(&mounted, 0, LEN);
+    let all = far.proxy.received() - received + part;
+    assert!(all < LEN as u64 * 11 / 10, "{all} bytes for {LEN}");
     mounted.unmount();
 }

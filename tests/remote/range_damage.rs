@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use lazystore::{
     castore::{ChunkList, Digest},
     service::{
@@ -222,10 +222,14 @@ fn no_bit_of_a_range_or_its_proof_that_changed_on_its_way_reaches_a_reader() {
             })
         })
         .collect();
-    let readers: Vec<_> = readers
-        .into_iter()
-        .map(|reader| runtime.block_on(reader).expect("nothing wrong was read"))
-        .collect();
+    let readers = match runtime.block_on(try_join_all(readers)) {
+        Ok(readers) => readers,
+        Err(error) => {
+            // The others need not come to an end.
+            runtime.shutdown_background();
+            panic!("something wrong was read: {error}");
+        }
+    };
     let (flipped, refused) = (far.flips.load(SeqCst), readers.iter().map(|(n, _)| n).sum::<u64>());
     eprintln!("{flipped} bits were flipped, {refused} reads refused");
     assert!(flipped >= flips && refused > flips / 2, "{flipped} flipped, {refused} refused");

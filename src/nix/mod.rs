@@ -2,19 +2,28 @@
 
 pub mod base32;
 mod ca;
+mod compression;
 mod compute;
 mod hash;
 pub mod nar;
+mod nar_url;
+mod narinfo;
 mod path_info;
 mod signature;
 mod store_path;
 
 pub use base32::Base32Error;
 pub use ca::{Ca, CaError};
+pub use compression::{Compression, CompressionError};
 pub use compute::{
     ComputeError, ContentReferences, compress20, content_addressed_path, source_path,
 };
 pub use hash::{HashAlgorithm, HashError, NixHash};
+pub use nar_url::{NAR_URL_LEN_MAX, NarUrl, NarUrlError, Origin};
+pub use narinfo::{
+    ArchiveFile, Field, FieldError, NARINFO_LEN_MAX, NARINFO_SIGNATURES_MAX, NarInfoFile,
+    NarInfoFileError, SYSTEM_LEN_MAX, System,
+};
 pub use path_info::{
     DERIVATION_SUFFIX, Details, NarHash, NarInfo, PathInfo, PathInfoError, derivation_stem,
 };

@@ -529,6 +529,27 @@ async fn a_wrong_list_of_chunks_is_found_out_and_its_source_believed_no_more() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_is_missing_is_an_error_for_who_wants_it_and_for_nobody_else() {
+    let (dir, far) = (tempfile::tempdir().expect("a folder"), Far::new(false));
+    let contents = noise(18, 4 * MIB);
+    let (digest, mut chunks) = far.put_chunked(&contents, 400_000).await;
+    let there = chunks[5];
+    chunks[5].digest = Digest::of(b"nobody has this");
+    far.list(digest, chunks.clone());
+    let cache = cache(&dir, &far);
+    cache.expect(&contents, 0..10).await;
+    let wanted = 2_000_000..2_000_010;
+    let error = cache.try_read(&digest, 4 * MIB, wanted.clone()).await.expect_err("it is missing");
+    assert!(!matches!(error, Error::Unavailable { .. }), "{error}");
+    cache.expect(&contents, 3_000_000..3_000_010).await;
+    // Nothing wrong is remembered by those who come once it is there.
+    chunks[5] = there;
+    far.list(digest, chunks);
+    drop(cache);
+    self::cache(&dir, &far).expect(&contents, wanted).await;
+}
+
+#[tokio::test]
 async fn a_chain_of_caches_moves_only_what_is_read() {
     let far = Far::new(true);
     let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));

@@ -1,8 +1,13 @@
 //! Nix archives (NAR): the canonical serialisation of a file tree, whose SHA-256 Nix signs.
 
 mod hasher;
+mod problem;
+mod reader;
+mod source;
 mod wire;
 mod writer;
 
 pub use hasher::NarHasher;
+pub use problem::{NarProblem, NarReadError};
+pub use reader::{NAR_NESTING_MAX, NarEvent, NarLimits, NarReader};
 pub use writer::{NarWriteError, NarWriter};

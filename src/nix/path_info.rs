@@ -3,6 +3,7 @@
 use super::{
     base32,
     ca::Ca,
+    compute::{ContentReferences, content_addressed_path},
     signature::{PublicKey, Signature},
     store_path::{StorePath, StorePathDigest, check_store_path_name},
 };
@@ -134,6 +135,18 @@ impl NarInfo {
             keys.iter().any(|key| key.verify(fingerprint.as_bytes(), signature))
         };
         self.signatures.iter().filter(valid).collect()
+    }
+
+    /// Whether the content address gives the very name `store_path`, with these references. Whoever then finds that
+    /// the contents have the hash in the address needs no signature; until then this says nothing about them.
+    pub fn is_addressed_by_content(&self, store_path: &StorePath) -> bool {
+        let itself = self.references.contains(store_path);
+        let others: Vec<_> =
+            self.references.iter().filter(|path| *path != store_path).cloned().collect();
+        let references = ContentReferences { others: &others, itself };
+        self.ca.as_ref().is_some_and(|ca| {
+            content_addressed_path(store_path.name(), ca, references).as_ref() == Ok(store_path)
+        })
     }
 }
 

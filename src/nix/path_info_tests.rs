@@ -110,3 +110,32 @@ fn references_are_known_with_and_without_their_names() {
     assert_eq!(path_info.references().collect::<Vec<_>>(), digests);
     assert_eq!((path_info.nar_info(), path_info.fingerprint()), (None, None));
 }
+
+#[test]
+fn a_content_address_is_good_for_one_path_with_its_references() {
+    let addressed = |info: &PathInfo| {
+        info.nar_info().is_some_and(|nar_info| nar_info.is_addressed_by_content(&info.store_path))
+    };
+    assert!(addressed(&signed()));
+    let changes: [fn(&mut PathInfo); 6] = [
+        |info| info.store_path = path("9jf5iszb57nl2lml18s742g7plcwxja4-ref"),
+        |info| info.store_path = path("08g3c9zd7qsw0216x1bdlk7qrykjny7s-refs"),
+        |info| nar_info(info).references.truncate(1),
+        |info| nar_info(info).references.push(path("9jf5iszb57nl2lml18s742g7plcwxja4-refs")),
+        |info| nar_info(info).ca = Some(Ca::Text([0; 32])),
+        |info| nar_info(info).ca = None,
+    ];
+    for change in changes {
+        let mut info = signed();
+        change(&mut info);
+        assert!(!addressed(&info), "{info:?}");
+    }
+    let mut selfish = signed();
+    selfish.store_path = path("a4msq22lkx27hf9kqqxnps0p4ckm8mq9-selfish");
+    let ca = "fixed:r:sha256:06l65pvzyc796szhr7pc719rmccj8i66q55rdxvl73w6s5rak94k";
+    nar_info(&mut selfish).ca = Some(ca.parse().expect("a content address"));
+    let references =
+        vec![selfish.store_path.clone(), path("72f1hzld5g7dj6wknixkal0bd6zzy2mc-text")];
+    nar_info(&mut selfish).references = references;
+    assert!(addressed(&selfish));
+}

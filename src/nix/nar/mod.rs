@@ -1,6 +1,7 @@
 //! Nix archives (NAR): the canonical serialisation of a file tree, whose SHA-256 Nix signs.
 
 mod hasher;
+mod hashing;
 mod problem;
 mod reader;
 mod source;
@@ -8,6 +9,7 @@ mod wire;
 mod writer;
 
 pub use hasher::NarHasher;
+pub use hashing::HashingReader;
 pub use problem::{NarProblem, NarReadError};
 pub use reader::{NAR_NESTING_MAX, NarEvent, NarLimits, NarReader};
 pub use writer::{NarWriteError, NarWriter};

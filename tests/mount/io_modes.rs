@@ -12,7 +12,8 @@ use lazystore::castore::Digest;
 
 use crate::contents::{read_everywhere, walk_all};
 use crate::support::{
-    Mounted, Running, can_mount, have, import, lazystore, noise, sample_tree, wait_until, write,
+    Mounted, Running, can_mount, have, have_program, import, lazystore, noise, sample_tree,
+    wait_until, write,
 };
 
 /// Whether the kernel can pass files through.
@@ -151,7 +152,7 @@ fn in_page_cache(file: &Path) -> u64 {
 /// The pages of the mount are the copy that stays; those of the store's own files go.
 #[test]
 fn what_the_mount_keeps_is_not_kept_a_second_time() {
-    if !can_mount() {
+    if !can_mount() || !have_program("fincore") {
         return;
     }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -73,6 +74,10 @@ impl Fetch {
             })
         };
         fetch_all(&stores, &missing, &fetched).await?;
+        let mut lost = 0;
+        for (digest, size) in &missing {
+            lost += usize::from(!is_kept(&stores, digest, *size).await?);
+        }
         stores.blobs.sync().await?;
         if let Some(shown) = shown {
             shown.finish(&format!(
@@ -82,10 +87,6 @@ impl Fetch {
                 HumanCount((closure.files.len() - missing.len()) as u64),
             ));
         }
-        let mut lost = 0;
-        for (digest, _) in &missing {
-            lost += usize::from(stores.blobs.open_local(digest)?.is_none());
-        }
         match lost {
             0 => Ok(()),
             lost => bail!(
@@ -94,6 +95,22 @@ impl Fetch {
             ),
         }
     }
+}
+
+/// Whether a blob that was read is here. One that came in parts becomes one a moment after its last part was read.
+async fn is_kept(stores: &Stores, digest: &Digest, size: u64) -> anyhow::Result<bool> {
+    const MOMENT: Duration = Duration::from_millis(10);
+    for _ in 0..100 {
+        if stores.blobs.open_local(digest)?.is_some() {
+            return Ok(true);
+        }
+        if stores.blobs.open_local_range(digest, size, &(0..size))?.is_none() {
+            break;
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    // Between the two looks it may have become one; and one that has all its parts is kept as well.
+    Ok(stores.blobs.open_local_range(digest, size, &(0..size))?.is_some())
 }
 
 async fn fetch_all(

@@ -77,8 +77,8 @@ impl Siblings {
             }
             _ => None,
         };
-        let files: Vec<_> = (0..).map_while(|index| directory.get(index)).collect();
-        let files: Vec<_> = files.into_iter().filter_map(|entry| short(entry.node)).collect();
+        let entries = (0..).map_while(|index| directory.get(index));
+        let files: Vec<_> = entries.filter_map(|entry| short(entry.node)).collect();
         if files.len() < 2 {
             return;
         }

@@ -1,4 +1,4 @@
-//! Trees into the services.
+//! Trees and archives into the services. What follows is about trees; see [`ingest_nar`] for archives.
 //!
 //! An import reads every file once. Three kinds of threads work at the same time:
 //!
@@ -17,6 +17,7 @@
 
 mod budget;
 mod listing;
+mod nar;
 mod place;
 mod sink;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub use nar::{CONTENTS_BYTES_MAX, IngestNarError, IngestedNar, ingest_nar};
 pub use tree::{Import, import_tree};
 
 use crate::{

@@ -8,13 +8,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use super::{Absent, GlobalOptions, look};
 use crate::{
     castore::Node,
-    nix::{self, StorePath},
+    nix::{self, NixHash},
 };
 
 /// Tell what is known of store paths.
@@ -61,22 +60,9 @@ impl PathInfo {
 
 /// The keys that Nix uses since 2.19, and the node under `castore`.
 fn to_json(info: &nix::PathInfo) -> Value {
-    let mut object = json!({ "castore": node_to_json(&info.node) });
-    if let Some(nar_info) = info.nar_info() {
-        let references: Vec<_> = nar_info.references.iter().map(StorePath::absolute).collect();
-        let signatures: Vec<_> = nar_info.signatures.iter().map(ToString::to_string).collect();
-        object["narHash"] = json!(sri(&nar_info.nar));
-        object["narSize"] = json!(nar_info.nar.size);
-        object["references"] = json!(references);
-        object["signatures"] = json!(signatures);
-        if let Some(deriver) = &nar_info.deriver {
-            object["deriver"] = json!(deriver.absolute());
-        }
-        if let Some(ca) = &nar_info.ca {
-            object["ca"] = json!(ca.to_string());
-        }
-    }
-    object
+    let mut object = info.nar_info().map(nix::path_list::to_json).unwrap_or_default();
+    object.insert("castore".to_owned(), node_to_json(&info.node));
+    Value::Object(object)
 }
 
 fn node_to_json(node: &Node) -> Value {
@@ -91,10 +77,6 @@ fn node_to_json(node: &Node) -> Value {
             json!({ "type": "symlink", "target": String::from_utf8_lossy(target.as_bytes()) })
         }
     }
-}
-
-fn sri(nar: &nix::NarHash) -> String {
-    format!("sha256-{}", BASE64.encode(&nar.sha256))
 }
 
 fn to_text(info: &nix::PathInfo) -> String {
@@ -113,7 +95,7 @@ fn to_text(info: &nix::PathInfo) -> String {
         }
     }
     if let Some(nar_info) = info.nar_info() {
-        line("NAR hash:", sri(&nar_info.nar));
+        line("NAR hash:", NixHash::Sha256(nar_info.nar.sha256).to_sri());
         line("NAR size:", nar_info.nar.size.to_string());
         for reference in &nar_info.references {
             line("reference:", reference.absolute());

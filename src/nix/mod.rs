@@ -11,6 +11,7 @@ pub mod nar;
 mod nar_url;
 mod narinfo;
 mod path_info;
+pub mod path_list;
 mod self_references;
 mod signature;
 mod store_path;

@@ -16,6 +16,7 @@
 //! a bounded number.
 
 mod budget;
+mod decompress;
 mod listing;
 mod nar;
 mod place;
@@ -33,6 +34,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub use decompress::{XZ_MEMORY_MAX, ZSTD_WINDOW_LOG_MAX, decompress};
 pub use nar::{CONTENTS_BYTES_MAX, IngestNarError, IngestedNar, ingest_nar};
 pub use tree::{Import, import_tree};
 

@@ -25,7 +25,7 @@ use std::{
 };
 
 use far::Far;
-use support::{Mounted, drop_kernel_caches, files, lazystore, noise, run, write};
+use support::{Mounted, Running, drop_kernel_caches, files, lazystore, noise, run, write};
 
 const MIB: u64 = 1 << 20;
 const READERS: usize = 8;
@@ -37,7 +37,9 @@ const WORK: &[(&str, fn())] = &[
     ("program", program),
     ("everything", everything),
     ("near", near),
+    ("lent", lent),
     ("bounded", bounded),
+    ("hits", hits),
 ];
 
 fn main() {
@@ -250,12 +252,7 @@ fn near() {
         1.5,
     );
 
-    // What was just written is slow to read for the first time on some disks.
-    let cold = || {
-        drop_kernel_caches();
-        seconds(|| read(&native.join("large")))
-    };
-    let best = cold().min(cold()).min(cold());
+    let best = cold(&native.join("large"));
     drop_kernel_caches();
     let received = far.proxy.received();
     let path = mounted.path.join(large);
@@ -281,6 +278,78 @@ fn near() {
     let best = seconds(|| random(&native.join("large"), LARGE));
     tell("random 4 KiB, parts here, time", time * 1000.0, "ms", best * 1000.0, 2.0);
     mounted.unmount();
+}
+
+/// How long a file takes in order, at best. What was just written is slow to read for the first time on some disks.
+fn cold(path: &Path) -> f64 {
+    let once = || {
+        drop_kernel_caches();
+        seconds(|| read(path))
+    };
+    once().min(once()).min(once())
+}
+
+/// The same without a cache, by the socket: the daemon lends its files.
+fn lent() {
+    const LARGE: u64 = 640 * MIB;
+    let (far, names) = Far::new(|root| {
+        tree(root, 20_000, 100);
+        large(&root.join("large"), LARGE);
+    });
+    let native = far.dir.path().join("sources/large");
+    let socket = format!("unix:{}", far.dir.path().join("socket").display());
+    let mut command = lazystore(&far.dir.path().join("store"));
+    let mut daemon = Running::start(command.arg("daemon").arg(format!("--listen={socket}")));
+    daemon.wait_for_line("listening");
+    let mount = |store: &str| {
+        let mut command = lazystore(&far.dir.path().join("store"));
+        command.env("LAZYSTORE_STORE", store);
+        let mounted = Mounted::with(&mut command, &far.dir.path().join("mnt"), &[]);
+        thread::sleep(Duration::from_millis(700));
+        drop_kernel_caches();
+        mounted
+    };
+    let remote = format!("grpc+unix://{}", far.dir.path().join("socket").display());
+    let (best, best_random) = (cold(&native), {
+        drop_kernel_caches();
+        seconds(|| random(&native, LARGE))
+    });
+    for (what, store) in [("in process", "local:"), ("lent by a daemon here", &remote)] {
+        let mounted = mount(store);
+        let walked = seconds(|| drop(files(&mounted.path.join(&names[1]))));
+        println!("walk of 20,000 files, {what}: {:.1} ms", walked * 1000.0);
+        let path = mounted.path.join(&names[0]);
+        let time = seconds(|| read(&path));
+        tell(&format!("640 MiB in order, {what}"), time * 1000.0, "ms", best * 1000.0, 2.0);
+        drop_kernel_caches();
+        let time = seconds(|| random(&path, LARGE));
+        tell(&format!("random 4 KiB, {what}"), time * 1000.0, "ms", best_random * 1000.0, 2.0);
+        mounted.unmount();
+    }
+}
+
+/// What is in a cache that is bounded is read as fast as from one that is not.
+fn hits() {
+    let (far, names) = Far::new(|root| {
+        tree(root, 1_000, 20_000);
+        for number in 0..10 {
+            large(&root.join("tree").join(format!("large{number}")), 3 * MIB);
+        }
+    });
+    let [unbounded, bounded] = ["1T", "80M"].map(|bound| {
+        let mounted = mount(&far, bound, &["--cache-size", bound]);
+        let files = files(&mounted.path.join(&names[0]));
+        let mut best = f64::MAX;
+        for round in 0..12 {
+            drop_kernel_caches();
+            let time = seconds(|| files.iter().for_each(|file| read(file)));
+            // The first fills the cache.
+            best = if round == 0 { best } else { best.min(time) };
+        }
+        mounted.unmount();
+        best * 1000.0
+    });
+    tell("50 MiB that are in a cache, bounded against unbounded", bounded, "ms", unbounded, 1.0);
 }
 
 fn random(path: &Path, len: u64) {

@@ -11,6 +11,7 @@ mod support;
 mod damage;
 mod far;
 mod frugal;
+mod lent;
 mod range_damage;
 mod round_trips;
 mod streams;

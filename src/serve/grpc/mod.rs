@@ -8,6 +8,7 @@ mod authority;
 mod blobs;
 mod dialect;
 mod directories;
+mod lending;
 mod listener;
 mod path_infos;
 mod ranges;
@@ -15,7 +16,7 @@ mod upload;
 
 use std::{future::Future, io, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
 use tonic::{
     service::Routes,
@@ -64,6 +65,7 @@ pub async fn serve(
     stores: Stores,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let blobs = stores.blobs.clone();
     let routes = routes(stores).await?;
     let router = Server::builder()
         .layer(DialectLayer)
@@ -89,6 +91,7 @@ pub async fn serve(
         }
     };
     let (listener, _socket_file) = listener.into_tokio()?;
+    let (_open, closed) = watch::channel(());
     let served = async {
         match listener {
             listener::Bound::Tcp(listener) => {
@@ -96,7 +99,7 @@ pub async fn serve(
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }
             listener::Bound::Unix(listener) => {
-                let incoming = UnixListenerStream::new(listener);
+                let incoming = lending::lend(UnixListenerStream::new(listener), blobs, closed);
                 let incoming = incoming.map(|socket| socket.map(AuthorityFilter::new));
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }

@@ -8,6 +8,7 @@ mod call;
 mod circuit;
 mod codec;
 mod guard;
+pub(crate) mod lending;
 pub(crate) mod method;
 mod patience;
 mod probe;
@@ -27,9 +28,10 @@ pub use status::to_status;
 use crate::{
     castore::{DIRECTORY_LEN_MAX, Digest, SizeRule},
     proto::castore as wire,
-    service::{Error, Result},
+    service::{Error, Result, blob::LocalBlob},
 };
 use circuit::Circuit;
+use lending::Borrower;
 use method::{BLOB_STAT, Lane};
 
 /// The longest message that is read, in bytes: a directory of the longest kind, and what goes around it.
@@ -111,6 +113,8 @@ struct Inner {
     /// By which names the peer answered last.
     dialect: Mutex<Option<Dialect>>,
     circuit: Circuit,
+    /// Where files can be borrowed, if that is possible.
+    borrower: Option<Borrower>,
     /// A connection a lane. Readers that are slow to take contents close the window of theirs, a closure or the ranges
     /// of a long blob fill a slow line for a while: none of them must keep others from looking up a path, or from
     /// reading a short file.
@@ -128,6 +132,12 @@ impl GrpcChannel {
             circuit: Circuit::new(endpoint.clone(), options.deadline),
             endpoint,
             dialect: Mutex::new(options.dialect),
+            borrower: match address {
+                GrpcAddress::Unix(socket) if !options.offline => {
+                    Some(Borrower::new(socket.clone()))
+                }
+                GrpcAddress::Unix(_) | GrpcAddress::Http(_) => None,
+            },
             questions: open(address, &options)?,
             closures: open(address, &options)?,
             contents: open(address, &options)?,
@@ -148,6 +158,11 @@ impl GrpcChannel {
     /// The peer, as errors name it.
     pub fn endpoint(&self) -> &Arc<str> {
         &self.0.endpoint
+    }
+
+    /// The blob as an open file of the peer, if it is on this machine and lends it.
+    pub(crate) async fn borrow(&self, digest: &Digest) -> Option<LocalBlob> {
+        self.0.borrower.as_ref()?.borrow(digest).await
     }
 
     /// The dialect the peer speaks. If no call has shown it yet, it is asked for the blob that everybody has.

@@ -241,6 +241,10 @@ impl BlobService for GrpcBlobs {
         Ok(None)
     }
 
+    async fn lend(&self, digest: &Digest) -> Option<LocalBlob> {
+        self.channel.borrow(digest).await
+    }
+
     /// Asks first: what is there need not travel.
     async fn put(&self, contents: Bytes) -> Result<Put> {
         let digest = Digest::of(&contents);

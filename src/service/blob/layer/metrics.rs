@@ -131,6 +131,10 @@ impl BlobService for MeasuredBlobs {
         self.counters.open_local.found(found)
     }
 
+    async fn lend(&self, digest: &Digest) -> Option<LocalBlob> {
+        self.inner.lend(digest).await
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
     }

@@ -26,8 +26,8 @@ use crate::{
 /// `cache` layer does.
 ///
 /// A range that comes with its proof is checked piece by piece, and each piece is released once it is known to be right.
-/// A range without one costs the whole blob, as a hash can be computed over the whole only. Lists of chunks and local
-/// files pass as they are.
+/// A range without one costs the whole blob, as a hash can be computed over the whole only. Lists of chunks, and files
+/// that are local or lent, pass as they are.
 #[derive(Debug)]
 pub struct VerifiedBlobs {
     endpoint: Arc<str>,
@@ -94,6 +94,10 @@ impl BlobService for VerifiedBlobs {
 
     fn mean_local_len(&self) -> Option<u64> {
         self.inner.mean_local_len()
+    }
+
+    async fn lend(&self, digest: &Digest) -> Option<LocalBlob> {
+        self.inner.lend(digest).await
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {

@@ -19,6 +19,7 @@ use super::{
     LazyOptions, Verify,
     arriving::{Arriving, Trust, Wish},
     flight::Progress,
+    lent::Loans,
     read_ahead::Latency,
     warn_near,
 };
@@ -50,12 +51,13 @@ pub(super) struct Inner {
     pub(super) partials: Option<Arc<LocalStore>>,
     pub(super) far: Arc<dyn BlobService>,
     pub(super) options: LazyOptions,
-    trust: Arc<Believer>,
+    pub(super) trust: Arc<Believer>,
     arriving: Mutex<LruCache<(Digest, u64), Arc<Arriving>>>,
     sizes: ShardedLru<Digest, u64>,
     short: SingleFlight<Digest, Option<Bytes>>,
     copies: SingleFlight<Digest, Copied>,
     latency: Arc<Latency>,
+    pub(super) loans: Loans,
     runtime: Handle,
 }
 
@@ -113,6 +115,7 @@ impl Inner {
             short: SingleFlight::default(),
             copies: SingleFlight::default(),
             latency: Arc::default(),
+            loans: Loans::default(),
             runtime: Handle::current(),
         }
     }

@@ -3,6 +3,7 @@
 mod arriving;
 mod fetch;
 mod flight;
+mod lent;
 mod read_ahead;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use fetch::{Inner, Learnt, pieces_of};
+use lent::pieces_of_file;
 
 use crate::{
     castore::{ChunkList, Digest},
@@ -63,6 +65,9 @@ impl Default for LazyOptions {
 /// The far store must release nothing unchecked: put the `verify` layer before it. Ranges that prove themselves are taken
 /// wherever the far store has them; else lists of chunks as far as they are believed ([`Verify`]); else the blob comes
 /// whole before any of it is read.
+///
+/// A far store on this machine may lend long blobs as files ([`BlobService::lend`]). Without a near store, and where its
+/// lists of chunks would be believed, such a file is read as if it lay near.
 ///
 /// It never fails because of the near store: what goes wrong there is logged, and what is read goes past it. It never
 /// remembers that a blob is absent, nor an error. It never removes anything that is whole from the near store.
@@ -120,10 +125,13 @@ impl BlobService for LazyBlobs {
         range: Range<u64>,
     ) -> Result<Option<BlobStream>> {
         // Asked first: it knows without looking at the disk.
-        if self.0.known(digest, size).is_none()
-            && let Some(stream) = self.0.read_near(digest, range.clone()).await
-        {
-            return Ok(Some(stream));
+        if self.0.known(digest, size).is_none() {
+            if let Some(stream) = self.0.read_near(digest, range.clone()).await {
+                return Ok(Some(stream));
+            }
+            if let Some(lent) = self.0.borrow(digest, size).await {
+                return Ok(Some(pieces_of_file(lent, range)));
+            }
         }
         self.read_far(digest, size, range).await
     }
@@ -184,6 +192,9 @@ impl BlobService for LazyBlobs {
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
+        if let Some(lent) = self.0.lent(digest) {
+            return Ok(Some(lent));
+        }
         match &self.0.near {
             Some(near) => near.open_local(digest),
             None => Ok(None),

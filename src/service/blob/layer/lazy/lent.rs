@@ -1,0 +1,92 @@
+//! Blobs of which a far store on this machine lends the files.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+
+use super::{arriving::Trust as _, fetch::Inner};
+use crate::{
+    castore::Digest,
+    service::{
+        Error, Result,
+        blob::{BLOB_PIECE_LEN_MAX, BlobStream, LocalBlob},
+        local::offload,
+        sharded_lru::ShardedLru,
+        single_flight::SingleFlight,
+    },
+};
+
+/// Blobs of up to this many bytes are not borrowed: a daemon keeps them many to a file, and does not lend that.
+const NOT_LENT_LEN_MAX: u64 = 64 << 10;
+
+/// How many files are kept open. One that is not any more is borrowed again when it is read.
+const LOANS_MAX: usize = 1024;
+
+/// What has been lent.
+#[derive(Debug)]
+pub(super) struct Loans {
+    files: ShardedLru<Digest, LocalBlob>,
+    asking: SingleFlight<Digest, Option<LocalBlob>>,
+}
+
+impl Default for Loans {
+    fn default() -> Self {
+        Loans { files: ShardedLru::new(LOANS_MAX), asking: SingleFlight::default() }
+    }
+}
+
+impl Inner {
+    /// The file of a blob that was borrowed before.
+    pub(super) fn lent(&self, digest: &Digest) -> Option<LocalBlob> {
+        self.loans.files.get(digest)
+    }
+
+    /// Borrows the file of a blob of `size` bytes, if who has it is believed without proof, and nothing is kept here: what
+    /// was read of a store that is kept must be here after the daemon is gone.
+    pub(super) async fn borrow(self: &Arc<Self>, digest: &Digest, size: u64) -> Option<LocalBlob> {
+        if self.near.is_some() || size <= NOT_LENT_LEN_MAX || !self.trust.believes_chunks() {
+            return None;
+        }
+        if let Some(lent) = self.lent(digest) {
+            return Some(lent);
+        }
+        let (far, digest) = (self.far.clone(), *digest);
+        let asked = self.loans.asking.run(digest, || async move { Ok(far.lend(&digest).await) });
+        let lent = asked.await.ok().flatten()?;
+        if lent.size != size {
+            tracing::warn!(%digest, size, lent = lent.size, "a lent file has another length than its directory says");
+            return None;
+        }
+        self.loans.files.insert(digest, lent.clone(), 1);
+        Some(lent)
+    }
+}
+
+/// A range of a file, read where it may wait for the disk.
+pub(super) fn pieces_of_file(lent: LocalBlob, range: Range<u64>) -> BlobStream {
+    let end = range.end.min(lent.size);
+    let pieces = stream::unfold(Some(range.start), move |at| {
+        let lent = lent.clone();
+        async move {
+            let at = at.filter(|at| *at < end)?;
+            let len = (end - at).min(BLOB_PIECE_LEN_MAX as u64);
+            let piece = offload(LENDER, move || read(&lent, at, len as usize)).await;
+            // After an error nothing more comes.
+            let next = piece.is_ok().then_some(at + len);
+            Some((piece, next))
+        }
+    });
+    pieces.boxed()
+}
+
+/// What errors call the owner of a file.
+const LENDER: &str = "the daemon on this machine";
+
+fn read(lent: &LocalBlob, at: u64, len: usize) -> Result<Bytes> {
+    let mut piece = vec![0; len];
+    match lent.read_exact_at(&mut piece, at) {
+        Ok(()) => Ok(piece.into()),
+        Err(error) => Err(Error::unavailable(LENDER, error)),
+    }
+}

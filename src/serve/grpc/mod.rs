@@ -1,6 +1,6 @@
 //! The daemon: the three services of a store for clients of either dialect, with reflection and health.
 //!
-//! Each service is implemented once, for the older package names; [`dialect`] leads requests for the newer ones
+//! Each service is implemented once, for the older package names; `dialect` leads requests for the newer ones
 //! there. What a client can cost is bounded: the streams of a connection, the length of a message, the time for which
 //! an upload may stand still. What was uploaded halfway is never visible.
 

@@ -1,7 +1,7 @@
 //! What the three gRPC backends share: a channel to one peer, in the dialect that it speaks.
 //!
 //! A channel connects when it is first used, again whenever it must, and never waits longer than its deadline; see
-//! [`attempts`] for what happens within it. It must be made and used inside a tokio runtime.
+//! `attempts` for what happens within it. It must be made and used inside a tokio runtime.
 
 mod attempts;
 mod call;

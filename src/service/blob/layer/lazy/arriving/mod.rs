@@ -21,6 +21,9 @@ use crate::{
     service::{Error, Result, blob::BlobService, local::Partial, range_set::RangeSet},
 };
 
+/// How often a wish is begun again whose flights ended without it: those who shared them may have given them up.
+const ROUNDS_MAX: usize = 64;
+
 /// How parts of the blob can be had.
 #[derive(Debug, Clone)]
 pub(super) enum Means {
@@ -134,8 +137,7 @@ impl Arriving {
     /// and given up when all of them are dropped.
     pub(super) async fn want(self: &Arc<Self>, range: &Range<u64>) -> Result<Wish> {
         let end = self.state.lock().runs.note(range, self.latency.is_far()).min(self.size);
-        let mut is_first = true;
-        loop {
+        for round in 0..ROUNDS_MAX {
             if self.partial.has(range) {
                 self.fetch_ahead(range.end..end);
                 return Ok(Wish::Here);
@@ -144,12 +146,13 @@ impl Arriving {
                 return Ok(wish);
             }
             // What is wanted and what is fetched ahead come in one request.
-            let until = if is_first { end.max(range.end) } else { range.end };
-            is_first = false;
+            let until = if round == 0 { end.max(range.end) } else { range.end };
             for seat in self.board(range, until) {
                 seat.wait().await?;
             }
         }
+        let what = format!("bytes {range:?} of blob {} came and are not here", self.digest);
+        Err(Error::unavailable("the cache", what))
     }
 
     /// Fetches ahead once less than half of that is here or under way.

@@ -1,12 +1,16 @@
 //! Looking into a store without mounting it: what `ls`, `cat` and `stat` share.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::{
+    ffi::OsStr,
+    io::{self, Write},
+    os::unix::ffi::OsStrExt as _,
+};
 
 use anyhow::Context as _;
 
 use super::Absent;
 use crate::{
-    castore::Node,
+    castore::{Node, NodeRef},
     nix::{STORE_DIR, StorePath, StorePathError},
     service::Stores,
     vfs,
@@ -39,4 +43,28 @@ pub(super) async fn find(stores: &Stores, path: &OsStr) -> anyhow::Result<Found>
     let node = vfs::descend(&*stores.directories, root, inner).await?.ok_or_else(absent)?;
     let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     Ok(Found { name: bytes[..end].to_vec(), node })
+}
+
+/// One line of a listing. If it is `long`, with kind, size, and where symlinks point.
+pub(super) fn write_entry(
+    out: &mut impl Write,
+    long: bool,
+    name: &[u8],
+    node: NodeRef<'_>,
+) -> io::Result<()> {
+    if long {
+        let (mode, size) = match node {
+            NodeRef::Directory { size, .. } => ("dr-xr-xr-x", size),
+            NodeRef::File { size, executable: true, .. } => ("-r-xr-xr-x", size),
+            NodeRef::File { size, executable: false, .. } => ("-r--r--r--", size),
+            NodeRef::Symlink { target } => ("lrwxrwxrwx", target.len() as u64),
+        };
+        write!(out, "{mode} {size:>12} ")?;
+    }
+    out.write_all(name)?;
+    if let (true, NodeRef::Symlink { target }) = (long, node) {
+        out.write_all(b" -> ")?;
+        out.write_all(target)?;
+    }
+    out.write_all(b"\n")
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Write as _},
 };
 
 use anyhow::Context as _;
@@ -37,29 +37,11 @@ impl Ls {
                 let directory = directory
                     .with_context(|| format!("directory {digest} is missing from the store"))?;
                 for entry in directory.entries() {
-                    self.write(&mut out, entry.name, entry.node)?;
+                    look::write_entry(&mut out, self.long, entry.name, entry.node)?;
                 }
             }
-            node => self.write(&mut out, &found.name, node)?,
+            node => look::write_entry(&mut out, self.long, &found.name, node)?,
         }
         Ok(out.flush()?)
-    }
-
-    fn write(&self, out: &mut impl Write, name: &[u8], node: NodeRef<'_>) -> io::Result<()> {
-        if self.long {
-            let (mode, size) = match node {
-                NodeRef::Directory { size, .. } => ("dr-xr-xr-x", size),
-                NodeRef::File { size, executable: true, .. } => ("-r-xr-xr-x", size),
-                NodeRef::File { size, executable: false, .. } => ("-r--r--r--", size),
-                NodeRef::Symlink { target } => ("lrwxrwxrwx", target.len() as u64),
-            };
-            write!(out, "{mode} {size:>12} ")?;
-        }
-        out.write_all(name)?;
-        if let (true, NodeRef::Symlink { target }) = (self.long, node) {
-            out.write_all(b" -> ")?;
-            out.write_all(target)?;
-        }
-        out.write_all(b"\n")
     }
 }

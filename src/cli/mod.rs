@@ -11,6 +11,7 @@ mod import;
 mod look;
 mod ls;
 mod mount;
+mod nar;
 mod options;
 mod path_info;
 mod progress;
@@ -49,6 +50,7 @@ enum Command {
     Cat(cat::Cat),
     Stat(stat::Stat),
     PathInfo(path_info::PathInfo),
+    Nar(nar::Nar),
     Fetch(fetch::Fetch),
     Cache(cache::Cache),
     #[command(name = watchdog::COMMAND, hide = true)]
@@ -108,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(command) => runtime.block_on(command.run(&options)),
         Command::Cat(command) => runtime.block_on(command.run(&options)),
         Command::Stat(command) => runtime.block_on(command.run(&options)),
+        Command::Nar(command) => runtime.block_on(command.run(&options)),
         Command::Fetch(command) => runtime.block_on(command.run(&options)),
         Command::Cache(command) => runtime.block_on(command.run(&options)),
         Command::PathInfo(command) => runtime.block_on(command.run(&options)),

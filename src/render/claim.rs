@@ -1,6 +1,6 @@
 //! Whether contents are what their content address says.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use futures::StreamExt as _;
 
@@ -14,8 +14,8 @@ use crate::{
 /// Whether the contents `node` are as `claim` says, found by hashing them. For the most frequent claim, the SHA-256 of
 /// the archive, that can be spared by whoever knows it: see [`ContentClaim::holds_for`].
 pub async fn is_as_claimed(
-    blobs: &dyn BlobService,
-    directories: &dyn DirectoryService,
+    blobs: &Arc<dyn BlobService>,
+    directories: &Arc<dyn DirectoryService>,
     node: &Node,
     claim: &ContentClaim,
 ) -> Result<bool, RenderError> {
@@ -28,7 +28,7 @@ pub async fn is_as_claimed(
             let hasher = SelfReferenceHasher::new(*digest);
             Ok(write_nar(blobs, directories, node, hasher).await?.finish() == *sha256)
         }
-        ContentClaim::File(expected) => is_file(blobs, node, expected).await,
+        ContentClaim::File(expected) => is_file(&**blobs, node, expected).await,
     }
 }
 
@@ -68,9 +68,13 @@ mod tests {
         hasher.finish()
     }
 
+    fn memory() -> (Arc<dyn BlobService>, Arc<dyn DirectoryService>) {
+        (Arc::new(MemoryBlobs::new()), Arc::new(MemoryDirectories::new()))
+    }
+
     #[tokio::test]
     async fn each_kind_of_claim_is_told_from_a_false_one() {
-        let (blobs, directories) = (MemoryBlobs::new(), MemoryDirectories::new());
+        let (blobs, directories) = memory();
         let own = StorePathDigest::from([7; 20]);
         let contents = Bytes::from(format!("I am in /nix/store/{own}-x"));
         let digest = blobs.put(contents.clone()).await.expect("memory").digest;
@@ -112,7 +116,7 @@ mod tests {
     async fn contents_that_are_missing_are_an_error() {
         let node = Node::File { digest: Digest::of(b"x"), size: 1, executable: false };
         let claim = ContentClaim::File(hash(HashAlgorithm::Sha256, b"x"));
-        let (blobs, directories) = (MemoryBlobs::new(), MemoryDirectories::new());
+        let (blobs, directories) = memory();
         let found = is_as_claimed(&blobs, &directories, &node, &claim).await;
         assert!(matches!(found, Err(RenderError::Missing(_))));
     }

@@ -16,7 +16,8 @@ pub fn failed(output: &Output, code: i32) -> String {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["mount", "daemon", "import", "ls", "cat", "stat", "path-info", "fetch", "cache"]
+    for command in
+        ["mount", "daemon", "import", "ls", "cat", "stat", "path-info", "nar", "fetch", "cache"]
     {
         let help =
             text(&run(lazystore(Path::new("/nonexistent")).args([command, "--help"])).stdout);

@@ -1,5 +1,7 @@
 //! The program from outside: its commands, next to the real Nix, and under fire.
 
+#[path = "../support/real_nix.rs"]
+mod real_nix;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -80,7 +80,7 @@ impl Fixture {
     /// The archive of what was stored.
     fn render(&self, node: &Node) -> Vec<u8> {
         let stores = self.shelf.stores();
-        let nar = write_nar(&*stores.blobs, &*stores.directories, node, Vec::new());
+        let nar = write_nar(&stores.blobs, &stores.directories, node, Vec::new());
         self.runtime.block_on(nar).expect("all of it is there")
     }
 

@@ -2,6 +2,7 @@
 
 mod hasher;
 mod hashing;
+mod listing;
 mod problem;
 mod reader;
 mod source;
@@ -10,6 +11,7 @@ mod writer;
 
 pub use hasher::NarHasher;
 pub use hashing::HashingReader;
+pub use listing::{ListingWriteError, ListingWriter};
 pub use problem::{NarProblem, NarReadError};
 pub use reader::{NAR_NESTING_MAX, NarEvent, NarLimits, NarReader};
 pub use writer::{NarWriteError, NarWriter};

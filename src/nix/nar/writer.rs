@@ -68,6 +68,11 @@ impl<W: Write> NarWriter<W> {
         Ok(NarWriter { out, state: State::Node, open: Vec::new() })
     }
 
+    /// What is written to.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     fn words(&mut self, words: &[&[u8]]) -> Result<()> {
         for bytes in words {
             word(&mut self.out, bytes)?;
@@ -114,15 +119,21 @@ impl<W: Write> NarWriter<W> {
 
     /// The next piece of the file's contents.
     pub fn contents(&mut self, piece: &[u8]) -> Result<()> {
+        self.contents_elsewhere(piece.len() as u64)?;
+        Ok(self.out.write_all(piece)?)
+    }
+
+    /// The next `piece_len` bytes of the file's contents, which somebody else puts there: for whoever keeps what is
+    /// between the files apart.
+    pub fn contents_elsewhere(&mut self, piece_len: u64) -> Result<()> {
         let State::File { left, len } = self.state else {
             return Err(NarWriteError::Order("contents"));
         };
-        let left = left.checked_sub(piece.len() as u64).ok_or_else(|| NarWriteError::Size {
+        let left = left.checked_sub(piece_len).ok_or_else(|| NarWriteError::Size {
             announced: len,
-            difference: piece.len() as u64 - left,
+            difference: piece_len - left,
             more_or_fewer: "more",
         })?;
-        self.out.write_all(piece)?;
         self.state = State::File { left, len };
         Ok(())
     }

@@ -1,0 +1,8 @@
+//! Archives and binary caches, beside the real Nix.
+
+#[path = "../support/real_nix.rs"]
+mod real_nix;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod archives;

@@ -6,3 +6,4 @@ mod real_nix;
 mod support;
 
 mod archives;
+mod seeds;

@@ -113,7 +113,7 @@ impl Mount {
                 "detached a dead mount that an earlier process had left here"
             );
         }
-        let is_local = vfs.is_local();
+        let is_local = vfs.is_local() || runtime.block_on(vfs.lends());
         let watchdog = watchdog::start(mountpoint.path())
             .inspect_err(|error| warn!("a crash would leave a dead mount: {error:#}"));
         let session = Session::start(

@@ -231,6 +231,11 @@ impl Vfs {
         self.blobs.is_local()
     }
 
+    /// Whether long files are read as if they were on this machine: one who is here lends them.
+    pub async fn lends(&self) -> bool {
+        self.blobs.lends().await
+    }
+
     /// The mean length of the blobs that are on this machine, in bytes, as far as that is known.
     pub fn mean_local_len(&self) -> Option<u64> {
         self.blobs.mean_local_len()

@@ -186,6 +186,11 @@ pub trait BlobService: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether there is somebody who [lends](BlobService::lend) files, as far as is known at once.
+    async fn lends(&self) -> bool {
+        false
+    }
+
     /// Whether all that is there lies on this machine.
     fn is_local(&self) -> bool {
         false

@@ -165,6 +165,14 @@ impl GrpcChannel {
         self.0.borrower.as_ref()?.borrow(digest).await
     }
 
+    /// Whether the peer is on this machine and lends files.
+    pub(crate) async fn lends(&self) -> bool {
+        match &self.0.borrower {
+            Some(borrower) => borrower.is_lent_to().await,
+            None => false,
+        }
+    }
+
     /// The dialect the peer speaks. If no call has shown it yet, it is asked for the blob that everybody has.
     pub async fn dialect(&self) -> Result<Dialect> {
         if let Some(dialect) = self.known_dialect() {

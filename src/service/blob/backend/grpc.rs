@@ -245,6 +245,10 @@ impl BlobService for GrpcBlobs {
         self.channel.borrow(digest).await
     }
 
+    async fn lends(&self) -> bool {
+        self.channel.lends().await
+    }
+
     /// Asks first: what is there need not travel.
     async fn put(&self, contents: Bytes) -> Result<Put> {
         let digest = Digest::of(&contents);

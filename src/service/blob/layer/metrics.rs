@@ -135,6 +135,10 @@ impl BlobService for MeasuredBlobs {
         self.inner.lend(digest).await
     }
 
+    async fn lends(&self) -> bool {
+        self.inner.lends().await
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
     }

@@ -100,6 +100,10 @@ impl BlobService for VerifiedBlobs {
         self.inner.lend(digest).await
     }
 
+    async fn lends(&self) -> bool {
+        self.inner.lends().await
+    }
+
     async fn put(&self, contents: Bytes) -> Result<Put> {
         let expected = Digest::of(&contents);
         let put = self.inner.put(contents).await?;

@@ -42,10 +42,15 @@ impl Inner {
         self.loans.files.get(digest)
     }
 
-    /// Borrows the file of a blob of `size` bytes, if who has it is believed without proof, and nothing is kept here: what
-    /// was read of a store that is kept must be here after the daemon is gone.
+    /// Whether files are borrowed: if who has them is believed without proof, and nothing is kept here. What was read of a
+    /// store that is kept must be here after the daemon is gone.
+    pub(super) fn borrows(&self) -> bool {
+        self.near.is_none() && self.trust.believes_chunks()
+    }
+
+    /// Borrows the file of a blob of `size` bytes.
     pub(super) async fn borrow(self: &Arc<Self>, digest: &Digest, size: u64) -> Option<LocalBlob> {
-        if self.near.is_some() || size <= NOT_LENT_LEN_MAX || !self.trust.believes_chunks() {
+        if size <= NOT_LENT_LEN_MAX || !self.borrows() {
             return None;
         }
         if let Some(lent) = self.lent(digest) {

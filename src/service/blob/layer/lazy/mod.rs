@@ -201,6 +201,10 @@ impl BlobService for LazyBlobs {
         }
     }
 
+    async fn lends(&self) -> bool {
+        self.0.borrows() && self.0.far.lends().await
+    }
+
     fn keeps_what_is_read(&self) -> bool {
         self.0.near.is_some()
     }

@@ -8,6 +8,7 @@ mod closure;
 mod daemon;
 mod fetch;
 mod import;
+mod listen;
 mod look;
 mod ls;
 mod mount;
@@ -15,6 +16,7 @@ mod nar;
 mod options;
 mod path_info;
 mod progress;
+mod serve;
 mod stat;
 mod watchdog;
 
@@ -45,6 +47,7 @@ pub struct Cli {
 enum Command {
     Mount(mount::Mount),
     Daemon(daemon::Daemon),
+    Serve(serve::Serve),
     Import(import::Import),
     Ls(ls::Ls),
     Cat(cat::Cat),
@@ -94,7 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     // What runs for long tells what it does; what answers a question only tells what went wrong.
     let default_level = match command {
-        Command::Mount(_) | Command::Daemon(_) => "info",
+        Command::Mount(_) | Command::Daemon(_) | Command::Serve(_) => "info",
         _ => "warn",
     };
     log::init(options.log_level.as_deref(), default_level, options.log_format)?;
@@ -106,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let result = match command {
         Command::Mount(command) => command.run(&options, &runtime),
         Command::Daemon(command) => runtime.block_on(command.run(&options)),
+        Command::Serve(command) => runtime.block_on(command.run(&options)),
         Command::Import(command) => command.run(&options, &runtime),
         Command::Ls(command) => runtime.block_on(command.run(&options)),
         Command::Cat(command) => runtime.block_on(command.run(&options)),

@@ -16,9 +16,19 @@ pub fn failed(output: &Output, code: i32) -> String {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in
-        ["mount", "daemon", "import", "ls", "cat", "stat", "path-info", "nar", "fetch", "cache"]
-    {
+    for command in [
+        "mount",
+        "daemon",
+        "serve",
+        "import",
+        "ls",
+        "cat",
+        "stat",
+        "path-info",
+        "nar",
+        "fetch",
+        "cache",
+    ] {
         let help =
             text(&run(lazystore(Path::new("/nonexistent")).args([command, "--help"])).stdout);
         assert!(help.contains("Example"), "{command}: {help}");

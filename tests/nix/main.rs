@@ -6,4 +6,8 @@ mod real_nix;
 mod support;
 
 mod archives;
+mod closure;
+mod http;
+mod routes;
 mod seeds;
+mod serving;

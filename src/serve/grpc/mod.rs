@@ -9,7 +9,6 @@ mod blobs;
 mod dialect;
 mod directories;
 mod lending;
-mod listener;
 mod path_infos;
 mod ranges;
 mod upload;
@@ -24,7 +23,8 @@ use tonic::{
 };
 use tonic_health::ServingStatus;
 
-pub use listener::Listener;
+pub use super::Listener;
+use super::listener::Bound;
 
 use crate::{
     proto::{
@@ -94,11 +94,11 @@ pub async fn serve(
     let (_open, closed) = watch::channel(());
     let served = async {
         match listener {
-            listener::Bound::Tcp(listener) => {
+            Bound::Tcp(listener) => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }
-            listener::Bound::Unix(listener) => {
+            Bound::Unix(listener) => {
                 let incoming = lending::lend(UnixListenerStream::new(listener), blobs, closed);
                 let incoming = incoming.map(|socket| socket.map(AuthorityFilter::new));
                 router.serve_with_incoming_shutdown(incoming, shutdown).await

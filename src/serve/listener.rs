@@ -1,4 +1,4 @@
-//! Where the daemon listens.
+//! Where servers listen.
 
 use std::{
     fs, io,

@@ -1,0 +1,111 @@
+//! From a request to its answer.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+
+use bytes::Bytes;
+use futures::stream;
+
+use super::{BinaryCache, body::paced, error::Error, route::Route};
+use crate::{
+    nix::{STORE_DIR, StorePathDigest},
+    render::render_listing,
+};
+
+/// Of what is at a URL now and for ever.
+pub(super) const IMMUTABLE: (HeaderName, HeaderValue) =
+    (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+
+/// What may be asked, of whatever is not to be changed.
+pub(super) const READING: &str = "GET, HEAD";
+
+/// No contents, of whatever length they would have.
+pub(super) fn unsent() -> Body {
+    Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())
+}
+
+/// A response without headers.
+pub(super) fn respond(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn text(kind: &'static str, text: String) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()
+}
+
+/// Answers any request.
+pub(super) async fn answer(State(cache): State<Arc<BinaryCache>>, request: Request) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = Route::parse(&path);
+    let name = route.as_ref().map_or("none", Route::name);
+    let response = match route {
+        Some(route) => cache.answer(&route, request).await,
+        None => Err(Error::Absent("what was asked for".to_owned())),
+    };
+    let response = response.unwrap_or_else(Error::into_response);
+    tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+    cache.metrics.answered(name, response.status());
+    response
+}
+
+impl BinaryCache {
+    async fn answer(&self, route: &Route, request: Request) -> Result<Response, Error> {
+        match *request.method() {
+            Method::GET | Method::HEAD => {
+                let is_head = request.method() == Method::HEAD;
+                self.read(route, request.headers(), is_head).await
+            }
+            _ => Err(Error::Method(READING)),
+        }
+    }
+
+    async fn read(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        is_head: bool,
+    ) -> Result<Response, Error> {
+        match route {
+            Route::CacheInfo => Ok(text("text/x-nix-cache-info", self.cache_info())),
+            Route::NarInfo(digest) => {
+                Ok(text("text/x-nix-narinfo", self.narinfo(digest).await?.to_string()))
+            }
+            Route::Listing(digest) => self.listing(digest, is_head).await,
+            Route::Nar(name) => self.nar(name, headers, is_head).await,
+            Route::Log(derivation) => self.log(derivation).await,
+            Route::Metrics => Ok(text("text/plain; version=0.0.4", self.metrics.to_string())),
+            Route::Health => self.health().await,
+        }
+    }
+
+    fn cache_info(&self) -> String {
+        let priority = self.options.priority;
+        format!("StoreDir: {STORE_DIR}\nWantMassQuery: 1\nPriority: {priority}\n")
+    }
+
+    async fn listing(&self, digest: &StorePathDigest, is_head: bool) -> Result<Response, Error> {
+        let (path_info, _) = self.known(digest).await?;
+        let body = match is_head {
+            true => unsent(),
+            false => paced(render_listing(self.stores.directories.clone(), path_info.node), ()),
+        };
+        let mut response = respond(StatusCode::OK, body);
+        let kind = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+
+    /// Works if the store answers, whatever it says.
+    async fn health(&self) -> Result<Response, Error> {
+        self.stores.path_infos.get(&StorePathDigest::from([0; 20])).await?;
+        Ok(text("text/plain", "ok\n".to_owned()))
+    }
+}

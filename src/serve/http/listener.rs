@@ -1,0 +1,120 @@
+//! Takes connections, a bounded number of them.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use super::{BinaryCache, answer::answer};
+use crate::serve::{Listener, listener::Bound};
+
+/// How many connections there may be. Further ones wait to be taken.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// How long a client may take to say what it wants, also when it has nothing to ask.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much may stand before the contents of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// How many requests of one connection are worked on at the same time.
+const CONNECTION_STREAMS_MAX: u32 = 128;
+
+/// How often an idle client is asked whether it lives, and how long it may take to react.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long answers may still run once the server was told to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait where the system has no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers for `cache` on `listener` until `shutdown` is done, and lets running answers end for a bounded time.
+pub async fn serve(
+    listener: Listener,
+    cache: Arc<BinaryCache>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let server = Server {
+        router: Router::new().fallback(answer).with_state(cache),
+        running: GracefulShutdown::new(),
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
+    let (listener, _socket_file) = listener.into_tokio()?;
+    let take_all = async {
+        loop {
+            let place = server.places.clone().acquire_owned().await;
+            let place = place.expect("nobody closes the semaphore");
+            let taken = match &listener {
+                Bound::Tcp(listener) => listener.accept().await.map(|(socket, _)| {
+                    // Small answers are not to wait for more.
+                    let _ = socket.set_nodelay(true);
+                    server.start(socket, place);
+                }),
+                Bound::Unix(listener) => {
+                    listener.accept().await.map(|(socket, _)| server.start(socket, place))
+                }
+            };
+            if let Err(error) = taken {
+                tracing::warn!(%error, "cannot take a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = take_all => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    if timeout(SHUTDOWN_TIMEOUT, server.running.shutdown()).await.is_err() {
+        tracing::warn!("answers that were still running have been given up");
+    }
+    Ok(())
+}
+
+struct Server {
+    router: Router,
+    running: GracefulShutdown,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Answers on a connection, in a task of its own, which holds `place` meanwhile.
+    fn start<P: Send + 'static>(
+        &self,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        place: P,
+    ) {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_INTERVAL);
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = self.running.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "a connection ended");
+            }
+            drop(place);
+        });
+    }
+}

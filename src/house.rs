@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("service", &["castore", "nix"]),
     ("ingest", &["castore", "nix", "service"]),
     ("render", &["castore", "nix", "service"]),
+    ("transfer", &["castore", "nix", "service", "ingest"]),
     ("vfs", &["castore", "nix", "service"]),
     ("mount", &["vfs"]),
     ("serve", &["castore", "nix", "proto", "service", "ingest", "render"]),

@@ -5,6 +5,7 @@
 mod cache;
 mod cat;
 mod closure;
+mod copy;
 mod daemon;
 mod fetch;
 mod import;
@@ -28,7 +29,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::observe::log;
+use crate::{observe::log, service::Cause};
 
 pub use options::{GlobalOptions, ProgressWhen};
 
@@ -49,6 +50,7 @@ enum Command {
     Daemon(daemon::Daemon),
     Serve(serve::Serve),
     Import(import::Import),
+    Copy(copy::Copy),
     Ls(ls::Ls),
     Cat(cat::Cat),
     Stat(stat::Stat),
@@ -65,7 +67,13 @@ enum Command {
 #[error("{0} is not in the store")]
 struct Absent(String);
 
+/// The arguments do not go together, or something that they leave out is not set either.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(&'static str);
+
 const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 const EXIT_ABSENT: u8 = 3;
 
 /// Runs the program with the arguments of the process.
@@ -76,11 +84,16 @@ pub fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::from(match error.is::<Absent>() || error.is::<cache::NotPinned>() {
-                true => EXIT_ABSENT,
-                false => EXIT_FAILED,
-            })
+            let code = if error.is::<Absent>() || error.is::<cache::NotPinned>() {
+                EXIT_ABSENT
+            } else if error.is::<Usage>() {
+                EXIT_USAGE
+            } else {
+                EXIT_FAILED
+            };
+            // Each cause is told once, also where an error's own words name it.
+            let _ = writeln!(io::stderr(), "error: {}", Cause::new(error));
+            ExitCode::from(code)
         }
     }
 }
@@ -111,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Daemon(command) => runtime.block_on(command.run(&options)),
         Command::Serve(command) => runtime.block_on(command.run(&options)),
         Command::Import(command) => command.run(&options, &runtime),
+        Command::Copy(command) => runtime.block_on(command.run(&options)),
         Command::Ls(command) => runtime.block_on(command.run(&options)),
         Command::Cat(command) => runtime.block_on(command.run(&options)),
         Command::Stat(command) => runtime.block_on(command.run(&options)),

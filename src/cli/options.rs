@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    compose::{self, Addresses},
+    compose::{self, Address, Addresses},
     observe::log::LogFormat,
     service::{
         Stores,
@@ -108,7 +108,23 @@ pub enum ProgressWhen {
 impl GlobalOptions {
     /// Opens the store. What is remote is not waited for. Needs the context of the runtime.
     pub(super) fn open(&self) -> anyhow::Result<Stores> {
-        let addresses = Addresses {
+        Ok(compose::open(&self.addresses()?)?)
+    }
+
+    /// Opens another store, with the same options. What comes from a daemon is not kept in the cache, since whoever
+    /// asks puts it elsewhere. Needs the context of the runtime.
+    pub(super) fn open_other(&self, address: &str) -> anyhow::Result<Stores> {
+        let mut addresses = self.addresses()?;
+        if matches!(address.parse::<Address>()?, Address::Grpc { .. }) {
+            addresses.cache_dir = None;
+        }
+        (addresses.blobs, addresses.directories, addresses.path_infos) = (None, None, None);
+        addresses.store = Some(address.to_owned());
+        Ok(compose::open(&addresses)?)
+    }
+
+    fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
             store: self.store.clone(),
             blobs: self.blob_service_addr.clone(),
             directories: self.directory_service_addr.clone(),
@@ -127,8 +143,7 @@ impl GlobalOptions {
             whole_len_max: self.fetch_whole_up_to,
             offline: self.offline,
             absent_ttl: self.absent_ttl,
-        };
-        Ok(compose::open(&addresses)?)
+        })
     }
 
     /// Where the cache is, or why there is none.

@@ -36,7 +36,7 @@ use std::{
 
 pub use decompress::{XZ_MEMORY_MAX, ZSTD_WINDOW_LOG_MAX, decompress};
 pub use nar::{CONTENTS_BYTES_MAX, IngestNarError, IngestedNar, ingest_nar};
-pub use tree::{Import, import_tree};
+pub use tree::{Contents, Import, import_contents, import_tree};
 
 use crate::{
     castore::{DirectoryError, NameError, SymlinkTargetError},
@@ -80,11 +80,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn add_bytes(&self, bytes: usize) {
+    pub(crate) fn add_bytes(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn add_file(&self) {
+    pub(crate) fn add_file(&self) {
         self.files.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -17,7 +17,7 @@ use super::{
     budget::{Budget, Room},
     place::Place,
     sink::DirectorySink,
-    walk::{Batch, Contents, Event, Walker},
+    walk::{self, Batch, Event, Walker},
     worker,
 };
 use crate::{
@@ -46,6 +46,17 @@ pub struct Import {
     pub counts: Counts,
 }
 
+/// What a tree was found to hold. All of it is in the services; nothing names it yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// The tree.
+    pub node: Node,
+    /// The length and hash of its archive, found while it was read.
+    pub nar: NarHash,
+    /// How much it holds, and how much of that the store did not have.
+    pub counts: Counts,
+}
+
 /// Imports the file, symlink or directory at `path` as the store path that `nix-store --add` would make of it. Its
 /// name is `name`, or else the last part of the path.
 ///
@@ -62,6 +73,24 @@ pub fn import_tree(
         Some(name) => check_store_path_name(name.as_bytes()).map_err(bad_name)?.to_owned(),
         None => name_of(path)?.map_err(bad_name)?,
     };
+    let Contents { node, nar, counts } = import_contents(path, stores, runtime, progress)?;
+    let store_path = source_path(&name, &nar.sha256).map_err(bad_name)?;
+    let ca = Some(Ca::Nar(NixHash::Sha256(nar.sha256)));
+    let nar_info =
+        NarInfo { nar, references: Vec::new(), signatures: Vec::new(), deriver: None, ca };
+    let path_info = PathInfo { store_path, node, details: Details::NarInfo(nar_info) };
+    Ok(Import { path_info, counts })
+}
+
+/// Brings the file, symlink or directory at `path` into the services, as contents of no store path in particular.
+///
+/// Blocks, and must not be called from a task of `runtime`, which drives the services.
+pub fn import_contents(
+    path: &Path,
+    stores: &Stores,
+    runtime: &Handle,
+    progress: &Progress,
+) -> Result<Contents, ImportError> {
     let refused = |source| ImportError::Store { path: path.to_owned(), source };
     let size_rule = runtime.block_on(stores.directories.size_rule()).map_err(refused)?;
 
@@ -70,7 +99,7 @@ pub fn import_tree(
     let (jobs_in, jobs) = sync_channel(WAITING_MAX);
     // Owned by the workers alone: should they all panic, the walker sees that nobody takes its jobs.
     let jobs = Arc::new(Mutex::new(jobs));
-    let sequenced = thread::scope(|scope| {
+    thread::scope(|scope| {
         let walker = Walker::new(&budget, batches_in, jobs_in);
         scope.spawn(move || walker.run(path));
         for _ in 0..WORKERS {
@@ -79,18 +108,11 @@ pub fn import_tree(
         }
         drop(jobs);
         let sequencer = Sequencer::new(path, stores, runtime, size_rule, &budget);
-        let sequenced = sequencer.and_then(|sequencer| sequencer.run(batches));
+        let contents = sequencer.and_then(|sequencer| sequencer.run(batches));
         // If it failed, the walker may wait for room. Its channels are closed by now.
         budget.close();
-        sequenced
-    })?;
-    let Sequenced { node, nar, counts } = sequenced;
-    let store_path = source_path(&name, &nar.sha256).map_err(bad_name)?;
-    let ca = Some(Ca::Nar(NixHash::Sha256(nar.sha256)));
-    let nar_info =
-        NarInfo { nar, references: Vec::new(), signatures: Vec::new(), deriver: None, ca };
-    let path_info = PathInfo { store_path, node, details: Details::NarInfo(nar_info) };
-    Ok(Import { path_info, counts })
+        contents
+    })
 }
 
 /// The last part of the path, also if it is given as `.` or ends in `..`.
@@ -110,13 +132,6 @@ fn name_of(path: &Path) -> Result<Result<String, StorePathNameError>, ImportErro
         }
     };
     Ok(check_store_path_name(name.as_bytes()).map(str::to_owned))
-}
-
-/// What the sequencer made of a tree.
-struct Sequenced {
-    node: Node,
-    nar: NarHash,
-    counts: Counts,
 }
 
 /// Takes what the walker and the workers bring, in the order of the archive.
@@ -158,14 +173,14 @@ impl<'a> Sequencer<'a> {
         ImportError::Store { path: self.path.to_owned(), source }
     }
 
-    fn run(mut self, batches: Receiver<Batch>) -> Result<Sequenced, ImportError> {
+    fn run(mut self, batches: Receiver<Batch>) -> Result<Contents, ImportError> {
         for batch in batches {
             self.batch(batch)?;
         }
         let node = self.root.take().ok_or(ImportError::Stopped)?;
         let refused = |source| ImportError::Store { path: self.path.to_owned(), source };
         self.runtime.block_on(self.sink.finish()).map_err(refused)?;
-        Ok(Sequenced { node, nar: self.nar.finish()?.finish(), counts: self.counts })
+        Ok(Contents { node, nar: self.nar.finish()?.finish(), counts: self.counts })
     }
 
     fn batch(&mut self, batch: Batch) -> Result<(), ImportError> {
@@ -187,7 +202,7 @@ impl<'a> Sequencer<'a> {
                     self.begin(name.as_ref())?;
                     self.nar.begin_file(executable, size)?;
                     let put = match contents {
-                        Contents::Small => {
+                        walk::Contents::Small => {
                             if small_files.len() == 0 {
                                 let read = batch.small_files.recv();
                                 small_files = read.map_err(|_| ImportError::Stopped)??.into_iter();
@@ -196,7 +211,7 @@ impl<'a> Sequencer<'a> {
                             self.nar.contents(&file.contents)?;
                             file.put
                         }
-                        Contents::Large { pieces, put } => {
+                        walk::Contents::Large { pieces, put } => {
                             for piece in pieces {
                                 self.nar.contents(&piece)?;
                             }

@@ -7,6 +7,7 @@ mod support;
 
 mod archives;
 mod closure;
+mod copy;
 mod http;
 mod routes;
 mod seeds;

@@ -1,5 +1,7 @@
 //! One suite of behaviours for every backend, every layer, and typical stacks.
 
+#[path = "../support/faults.rs"]
+mod faults;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -9,6 +11,7 @@ mod directories;
 mod local;
 mod path_infos;
 mod stacks;
+mod transfer;
 
 use stacks::{ALL, Built, Stack};
 

@@ -1,5 +1,6 @@
 //! Stores that fail as they are told to: the layer between a store that is right and the layers that must not believe
 //! it.
+#![allow(dead_code)] // Each binary uses its part.
 
 use std::{
     ops::{Range, RangeInclusive},

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["castore", "nix", "service"]),
     ("render", &["castore", "nix", "service"]),
     ("transfer", &["castore", "nix", "service", "ingest"]),
+    ("audit", &["castore", "nix", "service", "render"]),
     ("vfs", &["castore", "nix", "service"]),
     ("mount", &["vfs"]),
     ("serve", &["castore", "nix", "proto", "service", "ingest", "render"]),

@@ -38,6 +38,16 @@ pub(super) fn parse(paths: &[OsString]) -> anyhow::Result<Vec<StorePath>> {
     paths.iter().map(parse).collect()
 }
 
+/// What is known of each of `paths`, all of which must be there.
+pub(super) async fn find(stores: &Stores, paths: &[StorePath]) -> anyhow::Result<Vec<PathInfo>> {
+    let found = stream::iter(paths).map(|path| async move {
+        let found = stores.path_infos.get(&path.digest()).await?;
+        let found = found.filter(|info| info.store_path == *path);
+        Ok::<_, anyhow::Error>(found.ok_or_else(|| Absent(path.absolute()))?)
+    });
+    found.buffered(AT_ONCE).try_collect().await
+}
+
 /// What lies in `roots`, and, `with_references`, in all that they refer to, however far.
 pub(super) async fn collect(
     stores: &Stores,
@@ -45,12 +55,7 @@ pub(super) async fn collect(
     with_references: bool,
 ) -> anyhow::Result<Closure> {
     let mut closure = Closure::default();
-    let mut path_infos = Vec::new();
-    for root in roots {
-        let found = stores.path_infos.get(&root.digest()).await?;
-        let found = found.filter(|info| info.store_path == *root);
-        path_infos.push(found.ok_or_else(|| Absent(root.absolute()))?);
-    }
+    let mut path_infos = find(stores, roots).await?;
     path_infos.retain(|info| closure.store_paths.insert(info.store_path.digest()));
     let mut seen_directories = HashSet::new();
     while !path_infos.is_empty() {

@@ -18,7 +18,9 @@ mod options;
 mod path_info;
 mod progress;
 mod serve;
+mod sign;
 mod stat;
+mod verify;
 mod watchdog;
 
 use std::{
@@ -56,6 +58,8 @@ enum Command {
     Stat(stat::Stat),
     PathInfo(path_info::PathInfo),
     Nar(nar::Nar),
+    Verify(verify::Verify),
+    Sign(sign::Sign),
     Fetch(fetch::Fetch),
     Cache(cache::Cache),
     #[command(name = watchdog::COMMAND, hide = true)]
@@ -129,6 +133,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cat(command) => runtime.block_on(command.run(&options)),
         Command::Stat(command) => runtime.block_on(command.run(&options)),
         Command::Nar(command) => runtime.block_on(command.run(&options)),
+        Command::Verify(command) => runtime.block_on(command.run(&options)),
+        Command::Sign(command) => runtime.block_on(command.run(&options)),
         Command::Fetch(command) => runtime.block_on(command.run(&options)),
         Command::Cache(command) => runtime.block_on(command.run(&options)),
         Command::PathInfo(command) => runtime.block_on(command.run(&options)),

@@ -68,7 +68,8 @@ impl Serve {
     }
 }
 
-fn read_key(file: &Path) -> anyhow::Result<SecretKey> {
+/// Reads a secret key as Nix writes it.
+pub(super) fn read_key(file: &Path) -> anyhow::Result<SecretKey> {
     let text = fs::read_to_string(file)
         .with_context(|| format!("cannot read the key in {}", file.display()))?;
     let key = text.trim().parse::<SecretKey>();

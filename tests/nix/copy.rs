@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Nix that builds, with the programs of this machine.
-fn building_nix(program: &str, root: &Path, more: &Path) -> Command {
+pub fn building_nix(program: &str, root: &Path, more: &Path) -> Command {
     let mut command = nix(program, root);
     command.env(
         "NIX_CONFIG",
@@ -40,12 +40,12 @@ fn building_nix(program: &str, root: &Path, more: &Path) -> Command {
     command
 }
 
-fn can_build() -> bool {
+pub fn can_build() -> bool {
     have_program("nix-store")
         && have("the right to build (root)", rustix::process::geteuid().is_root())
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8").trim().to_owned()
 }
 

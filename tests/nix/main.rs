@@ -9,6 +9,7 @@ mod archives;
 mod closure;
 mod copy;
 mod http;
+mod proof;
 mod routes;
 mod seeds;
 mod serving;

@@ -5,6 +5,7 @@ mod faults;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod blobs;
 mod cache;
 mod directories;

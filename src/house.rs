@@ -16,10 +16,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("render", &["castore", "nix", "service"]),
     ("transfer", &["castore", "nix", "service", "ingest"]),
     ("audit", &["castore", "nix", "service", "render"]),
+    ("substitute", &["castore", "nix", "service", "ingest", "render"]),
     ("vfs", &["castore", "nix", "service"]),
     ("mount", &["vfs"]),
     ("serve", &["castore", "nix", "proto", "service", "ingest", "render"]),
-    ("compose", &["castore", "service", "render"]),
+    ("compose", &["castore", "nix", "service", "render", "substitute"]),
     ("observe", &[]),
 ];
 

@@ -2,7 +2,8 @@
 //!
 //! The rooms of the house, from the pure to the practical: [`castore`] and [`nix`] are types without I/O; [`proto`]
 //! carries them over the wire; [`service`] stores them; [`ingest`] and [`render`] turn trees and archives into
-//! stored objects and back; [`transfer`] moves store paths, [`audit`] checks them; [`vfs`] is the filesystem without a kernel, [`mount`] brings it to one; [`serve`] answers
+//! stored objects and back; [`transfer`] moves store paths, [`audit`] checks them, [`substitute`] reads binary caches;
+//! [`vfs`] is the filesystem without a kernel, [`mount`] brings it to one; [`serve`] answers
 //! others; [`compose`] builds stacks of services from addresses; [`observe`] tells what happens; [`cli`] is the
 //! command line. `docs/architecture.md` shows how they depend on each other, and a test holds them to it.
 
@@ -20,5 +21,6 @@ pub mod proto;
 pub mod render;
 pub mod serve;
 pub mod service;
+pub mod substitute;
 pub mod transfer;
 pub mod vfs;

@@ -24,7 +24,9 @@ use crate::{
 pub struct GlobalOptions {
     /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port, grpc+https://host:port or
     /// grpc+unix:///abs/socket, the last three with ?timeout=SECONDS for how long an answer may take (default 30) and
-    /// ?dialect=tvix|snix if that cannot be found out
+    /// ?dialect=tvix|snix if that cannot be found out; or Nix binary caches, several with spaces between:
+    /// nix+https://host/prefix?trusted-public-keys=KEY%20KEY, with &priority=N for which is asked first, &timeout=SECONDS,
+    /// &netrc=FILE, &token-file=FILE, &foreign-urls=1 if archives may be elsewhere, &require-sigs=0 to believe anybody
     /// [default: local:, the store in --store-dir]
     #[arg(long, global = true, env = "LAZYSTORE_STORE", value_name = "ADDR")]
     store: Option<String>,

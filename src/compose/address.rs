@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
+use super::nix_address::{CacheAddress, parse_caches};
 use crate::{
     castore::SizeRule,
     service::grpc::{Dialect, DialectError, GrpcAddress},
@@ -25,6 +26,8 @@ pub enum Address {
         /// How long an answer may take. `None` for the default.
         timeout: Option<Duration>,
     },
+    /// In one or several binary caches.
+    Nix(Vec<CacheAddress>),
 }
 
 /// Why an address is not understood.
@@ -38,7 +41,8 @@ pub struct AddressError {
 }
 
 const FORMS: &str = "expected memory:, local:, local:///abs/dir, grpc+http://host:port, \
-                     grpc+https://host:port or grpc+unix:///abs/socket";
+                     grpc+https://host:port, grpc+unix:///abs/socket, or nix+http(s)://host[:port][/prefix], \
+                     several of these with spaces between";
 
 impl FromStr for Address {
     type Err = AddressError;
@@ -49,6 +53,9 @@ impl FromStr for Address {
 }
 
 fn parse(address: &str) -> Result<Address, String> {
+    if address.trim_start().starts_with("nix+") {
+        return parse_caches(address).map(Address::Nix);
+    }
     let (scheme, rest) = address.split_once(':').ok_or(FORMS)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     if let Some(kind) = scheme.strip_prefix("grpc+") {
@@ -105,7 +112,7 @@ fn grpc(address: GrpcAddress, query: &str) -> Result<Address, String> {
 }
 
 /// A time in seconds, with or without its unit and a fraction: `30`, `1.5s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok();
     let within = seconds.filter(|seconds| (0.1..=3600.0).contains(seconds));
     within.map(Duration::from_secs_f64).ok_or_else(|| {
@@ -120,6 +127,11 @@ impl fmt::Display for Address {
             Address::Local(None) => f.write_str("local:"),
             Address::Local(Some(path)) => write!(f, "local://{}", path.display()),
             Address::Grpc { server, .. } => server.fmt(f),
+            Address::Nix(caches) => {
+                let names: Vec<_> =
+                    caches.iter().map(|cache| format!("nix+{}", cache.options.url)).collect();
+                f.write_str(&names.join(" "))
+            }
         }
     }
 }

@@ -5,11 +5,15 @@
 //! | `memory:` | memory |
 //! | `local:` | for directories and path infos a bounded memory in front; then the store directory |
 //! | `grpc+…:` | the same memory, which for a while also knows what is absent; a store directory as cache, in which blobs may be in part; verification; the remote |
+//! | `nix+…:` as a whole store | the same memory; a store directory as cache, into which archives are taken apart; the binary caches, which are asked again for what was evicted |
+//! | `nix+…:` for path infos | the same memory; the binary caches, whose archives go into the other two services |
 //!
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
 mod address;
 mod cache;
+mod nix_address;
+mod substituted;
 
 use std::{
     collections::HashMap,
@@ -20,6 +24,7 @@ use std::{
 
 pub use address::{Address, AddressError};
 pub use cache::{OpenCache, default_cache_size};
+pub use nix_address::CacheAddress;
 use tracing::warn;
 
 use crate::{
@@ -50,6 +55,7 @@ use crate::{
             },
         },
     },
+    substitute::{CacheOptionsError, SubstitutedBlobs, SubstitutedDirectories, Substituter},
 };
 
 /// How much of directories is kept in memory, in bytes.
@@ -99,6 +105,32 @@ pub enum Error {
         /// Why.
         source: service::Error,
     },
+    /// A binary cache cannot be used.
+    #[error("cannot use {address}: {source}")]
+    Cache {
+        /// Which one.
+        address: String,
+        /// Why not.
+        source: Box<CacheOptionsError>,
+    },
+    /// There is no place for what is in archives.
+    #[error(
+        "{address} needs a cache, as its archives come whole: name a directory with --cache-dir, or \
+         use it as --path-info-service-addr beside another --store"
+    )]
+    NoCacheDir {
+        /// Which binary caches.
+        address: String,
+    },
+    /// Blobs or directories from binary caches that do not tell of store paths.
+    #[error(
+        "{address} knows blobs and directories only of the store paths that it is asked for: use it as \
+         --store, or only as --path-info-service-addr"
+    )]
+    Apart {
+        /// Which binary caches.
+        address: String,
+    },
 }
 
 /// Opens the services at `addresses`. Connections are made in the background, so that a store can be mounted while the
@@ -106,17 +138,33 @@ pub enum Error {
 pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     let store = addresses.store.as_deref().unwrap_or("local:");
     let parse = |own: &Option<String>| own.as_deref().unwrap_or(store).parse::<Address>();
-    let (stores, cache, channels) = (HashMap::new(), None, HashMap::new());
-    let mut opener = Opener { addresses, stores, cache, channels };
-    let (blobs, path_infos) = (parse(&addresses.blobs)?, parse(&addresses.path_infos)?);
+    let (stores, cache, channels, substituters) = Default::default();
+    let mut opener = Opener { addresses, stores, cache, channels, substituters };
+    let (blobs_at, path_infos) = (parse(&addresses.blobs)?, parse(&addresses.path_infos)?);
+    let directories_at = parse(&addresses.directories)?;
+    if let Some(apart) = [&blobs_at, &directories_at]
+        .into_iter()
+        .find(|address| matches!(address, Address::Nix(_)) && **address != path_infos)
+    {
+        return Err(Error::Apart { address: apart.to_string() });
+    }
     // Who says which store path is which could name any contents there.
-    let verify = match blobs == path_infos {
+    let verify = match blobs_at == path_infos {
         true => addresses.verify,
         false => Verify::Strict,
     };
-    let blobs = opener.blobs(&blobs, verify)?;
-    let directories = opener.directories(&parse(&addresses.directories)?)?;
-    let (path_infos, remote) = opener.path_infos(&path_infos)?;
+    let blobs = opener.blobs(&blobs_at, verify)?;
+    let directories = opener.directories(&directories_at)?;
+    let (path_infos, remote) = match &path_infos {
+        Address::Nix(_) if blobs_at != path_infos && directories_at != path_infos => {
+            let filling = opener.filling(&path_infos, &blobs_at, &blobs, &directories)?;
+            (measured(filling), None)
+        }
+        Address::Nix(_) if blobs_at != path_infos || directories_at != path_infos => {
+            return Err(Error::Apart { address: path_infos.to_string() });
+        }
+        _ => opener.path_infos(&path_infos)?,
+    };
     let rendered = RenderNar { blobs: blobs.clone(), directories: directories.clone() };
     let nars = remote.unwrap_or_else(|| Arc::new(rendered));
     Ok(Stores { blobs, directories, path_infos, nars })
@@ -129,6 +177,7 @@ struct Opener<'a> {
     /// Inside, `None` if there is to be none, or none can be had.
     cache: Option<Option<Arc<LocalStore>>>,
     channels: HashMap<String, GrpcChannel>,
+    substituters: HashMap<String, Arc<Substituter>>,
 }
 
 impl Opener<'_> {
@@ -146,6 +195,7 @@ impl Opener<'_> {
                 let options = LazyOptions { whole_len_max: self.addresses.whole_len_max, verify };
                 Arc::new(LazyBlobs::new(near, partials, far, options))
             }
+            Address::Nix(_) => Arc::new(SubstitutedBlobs::new(self.substituter(address)?)),
         };
         Ok(Arc::new(MeasuredBlobs::new(bottom, Arc::new(BlobCounters::default()))))
     }
@@ -166,6 +216,7 @@ impl Opener<'_> {
                 };
                 Arc::new(ArrivingDirectories::new(kept))
             }
+            Address::Nix(_) => in_memory(SubstitutedDirectories::new(self.substituter(address)?)),
         };
         Ok(Arc::new(MeasuredDirectories::new(bottom, Arc::new(DirectoryCounters::default()))))
     }
@@ -195,9 +246,9 @@ impl Opener<'_> {
                 let absent = AbsentPathInfos::new(coalesced, self.addresses.absent_ttl);
                 Arc::new(LruPathInfos::new(Arc::new(absent), PATH_INFOS_LRU_ENTRIES_MAX))
             }
+            Address::Nix(_) => self.substituted_path_infos(address)?,
         };
-        let measured = MeasuredPathInfos::new(bottom, Arc::new(PathInfoCounters::default()));
-        Ok((Arc::new(measured), nars))
+        Ok((measured(bottom), nars))
     }
 
     fn store(&mut self, dir: Option<&Path>) -> Result<Arc<LocalStore>, Error> {
@@ -247,6 +298,10 @@ impl Opener<'_> {
         self.channels.insert(key, channel.clone());
         Ok(channel)
     }
+}
+
+fn measured(path_infos: Arc<dyn PathInfoService>) -> Arc<dyn PathInfoService> {
+    Arc::new(MeasuredPathInfos::new(path_infos, Arc::new(PathInfoCounters::default())))
 }
 
 fn in_memory(below: impl DirectoryService + 'static) -> Arc<dyn DirectoryService> {

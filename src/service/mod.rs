@@ -7,12 +7,15 @@
 //! ready. What is at hand is answered within that first poll; see [`crate::vfs`].
 
 pub mod blob;
+pub(crate) mod circuit;
 pub mod counters;
 pub mod directory;
 mod error;
 pub mod grpc;
 pub mod local;
 pub mod pathinfo;
+pub(crate) mod patience;
+pub(crate) mod pause;
 pub mod range_set;
 pub mod sharded_lru;
 #[cfg(test)]

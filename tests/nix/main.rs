@@ -5,11 +5,20 @@ mod real_nix;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/made_cache.rs"]
+mod made_cache;
+#[path = "../support/web.rs"]
+mod web;
+
 mod archives;
+mod caches;
 mod closure;
 mod copy;
 mod http;
 mod proof;
+mod refusing;
 mod routes;
 mod seeds;
 mod serving;
+mod tampered;
+mod told;

@@ -1,11 +1,6 @@
 //! One call, however often it is tried: within one deadline, in the dialect that the peer speaks.
 
-use std::{
-    future::Future,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    pin::pin,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, time::Duration};
 
 use futures::future::{Either, select};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,7 +11,7 @@ use super::{
     method::{Effort, Method},
     status::{Failure, failure, from_status},
 };
-use crate::service::{Error, Result};
+use crate::service::{Error, Result, pause::random_part};
 
 /// How often a call is tried at most.
 const ATTEMPTS_MAX: u32 = 4;
@@ -231,11 +226,4 @@ impl GrpcChannel {
             false => Ok(()),
         }
     }
-}
-
-/// A random time of up to `most`.
-fn random_part(most: Duration) -> Duration {
-    // The keys of each are random, and nothing here is worth guessing.
-    let random = RandomState::new().build_hasher().finish() >> 32;
-    most.mul_f64(random as f64 / f64::from(u32::MAX))
 }

@@ -22,12 +22,11 @@ use super::{
     codec::RawCodec,
     guard::{Arrived, Guarded},
     method::{Lane, Method},
-    patience::Patience,
     status::{Failure, failure},
 };
 use crate::{
     castore::Digest,
-    service::{Error, Result},
+    service::{Error, Result, patience::Patience},
 };
 
 /// How many messages of an upload wait for the network.

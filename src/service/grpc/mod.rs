@@ -5,12 +5,10 @@
 
 mod attempts;
 mod call;
-mod circuit;
 mod codec;
 mod guard;
 pub(crate) mod lending;
 pub(crate) mod method;
-mod patience;
 mod probe;
 mod status;
 
@@ -28,9 +26,8 @@ pub use status::to_status;
 use crate::{
     castore::{DIRECTORY_LEN_MAX, Digest, SizeRule},
     proto::castore as wire,
-    service::{Error, Result, blob::LocalBlob},
+    service::{Error, Result, blob::LocalBlob, circuit::Circuit},
 };
-use circuit::Circuit;
 use lending::Borrower;
 use method::{BLOB_STAT, Lane};
 

@@ -5,13 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    GrpcChannel,
-    circuit::News,
-    empty_blob,
+    GrpcChannel, empty_blob,
     method::BLOB_STAT,
     status::{Failure, failure},
 };
-use crate::service::Error;
+use crate::service::{Error, circuit::News};
 
 /// How long is paused after the first try that failed; twice as long after each,
 const PAUSE_MIN: Duration = Duration::from_secs(1);

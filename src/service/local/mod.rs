@@ -24,6 +24,7 @@
 //! Lock order, where one thread holds two: the lock on `staging/` (only while opening), then the lock of a session;
 //! inside a process `syncing` or one of the `put_locks` or `Packs::appending`, then `staged`. The database's come last.
 
+mod archives;
 mod blob_files;
 mod bound;
 mod cache;

@@ -21,7 +21,7 @@ const PATIENCE_MIN: Duration = Duration::from_millis(2);
 /// at first. So a stream that stands still ends, and so does one that only trickles; how long its reader takes between
 /// messages does not matter.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     left: Duration,
     most: Duration,
     arrived: Arc<AtomicU64>,
@@ -30,12 +30,12 @@ pub(super) struct Patience {
 
 impl Patience {
     /// An allowance of at most `most`, of which `spent` is gone. `arrived` counts the bytes of the stream.
-    pub(super) fn new(most: Duration, spent: Duration, arrived: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(most: Duration, spent: Duration, arrived: Arc<AtomicU64>) -> Self {
         Patience { left: most.saturating_sub(spent), most, arrived, paid: 0 }
     }
 
     /// The output of `next`, unless patience ends before.
-    pub(super) async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
         let mut next = pin!(next);
         loop {
             self.earn();

@@ -1,7 +1,7 @@
 //! Whether a peer is worth asking at all.
 //!
 //! Once a peer has failed several times in a row, the next callers are told so at once instead of each finding it out
-//! for itself. Meanwhile it is tried in the background (see [`super::probe`]), with a question that takes it no effort:
+//! for itself. Meanwhile it is tried in the background by whoever owns the circuit, with a question that takes it no effort:
 //! what made the callers wait may have been their questions.
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ const FAILURES_MAX: u32 = 4;
 
 /// The state of one peer, shared by all calls to it.
 #[derive(Debug)]
-pub(super) struct Circuit {
+pub(crate) struct Circuit {
     endpoint: Arc<str>,
     deadline: Duration,
     state: Mutex<State>,
@@ -36,7 +36,7 @@ struct State {
 
 /// What a failure has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
+pub(crate) enum News {
     /// Nothing: of many calls that fail together only the first counts.
     None,
     /// Something to be logged.
@@ -47,12 +47,12 @@ pub(super) enum News {
 
 impl Circuit {
     /// Of a peer whose calls may take as long as `deadline`.
-    pub(super) fn new(endpoint: Arc<str>, deadline: Duration) -> Self {
+    pub(crate) fn new(endpoint: Arc<str>, deadline: Duration) -> Self {
         Circuit { endpoint, deadline, state: Mutex::default() }
     }
 
     /// Lets a call through, or says why not, at once.
-    pub(super) fn enter(&self) -> Result<(), Error> {
+    pub(crate) fn enter(&self) -> Result<(), Error> {
         let state = self.state.lock();
         let cause = match &state.open {
             None => return Ok(()),
@@ -64,7 +64,7 @@ impl Circuit {
     }
 
     /// Something has come from the peer, whatever it is.
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         let mut state = self.state.lock();
         let was_open = state.open.is_some();
         *state = State { counted_at: Some(Instant::now()), ..State::default() };
@@ -75,7 +75,7 @@ impl Circuit {
     }
 
     /// What was waited for since `began` did not come.
-    pub(super) fn failed(&self, began: Instant, cause: &Error) -> News {
+    pub(crate) fn failed(&self, began: Instant, cause: &Error) -> News {
         let now = Instant::now();
         let mut state = self.state.lock();
         let is_news = state.counted_at.is_none_or(|counted_at| began >= counted_at);

@@ -1,0 +1,141 @@
+//! Blobs that somebody waits for, caught as their archive passes.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use parking_lot::Mutex;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tokio::sync::oneshot;
+
+use crate::{
+    castore::Digest,
+    service::{
+        Error, Result,
+        blob::{BLOB_PIECE_LEN_MAX, BlobStream, LocalBlob, LocalPlace},
+    },
+};
+
+/// A blob that was waited for. It stays readable for as long as this is held.
+#[derive(Debug, Clone)]
+pub(super) enum Caught {
+    /// A short one.
+    Contents(Bytes),
+    /// A longer one.
+    File(LocalBlob),
+}
+
+/// Who waits for what. Of one archive on its way.
+#[derive(Debug, Default)]
+pub(super) struct Catcher {
+    waiting: Mutex<HashMap<Digest, Vec<oneshot::Sender<Caught>>>>,
+    /// Whether long files are also written where they can be caught if nobody keeps them.
+    spills: AtomicBool,
+}
+
+impl Catcher {
+    /// Waits for a blob to pass.
+    pub(super) fn wait_for(&self, digest: &Digest) -> oneshot::Receiver<Caught> {
+        let (send, receive) = oneshot::channel();
+        self.waiting.lock().entry(*digest).or_default().push(send);
+        receive
+    }
+
+    /// From now on a long blob is caught also if the store does not keep it.
+    pub(super) fn spill(&self) {
+        self.spills.store(true, Relaxed);
+    }
+
+    pub(super) fn spills(&self) -> bool {
+        self.spills.load(Relaxed) && !self.waiting.lock().is_empty()
+    }
+
+    pub(super) fn is_wanted(&self, digest: &Digest) -> bool {
+        self.waiting.lock().contains_key(digest)
+    }
+
+    /// A blob passes.
+    pub(super) fn passes(&self, digest: &Digest, caught: &Caught) {
+        let waiting = self.waiting.lock().remove(digest);
+        for one in waiting.into_iter().flatten() {
+            // It may have given up.
+            let _ = one.send(caught.clone());
+        }
+    }
+
+    /// Nothing passes any more.
+    pub(super) fn close(&self) {
+        self.waiting.lock().clear();
+    }
+}
+
+impl Caught {
+    /// Its bytes from `start` on, up to `end` or its end.
+    pub(super) fn read(&self, endpoint: &Arc<str>, start: u64, end: u64) -> BlobStream {
+        let (caught, endpoint) = (self.clone(), endpoint.clone());
+        let len = match self {
+            Caught::Contents(contents) => contents.len() as u64,
+            Caught::File(blob) => blob.size,
+        };
+        let end = end.min(len);
+        let mut at = start;
+        let pieces = std::iter::from_fn(move || {
+            let len = end.saturating_sub(at).min(BLOB_PIECE_LEN_MAX as u64) as usize;
+            if len == 0 {
+                return None;
+            }
+            let piece = match &caught {
+                Caught::Contents(contents) => Ok(contents.slice(at as usize..at as usize + len)),
+                Caught::File(blob) => {
+                    let mut piece = vec![0; len];
+                    let read = blob.read_exact_at(&mut piece, at);
+                    read.map(|()| piece.into())
+                        .map_err(|error| Error::unavailable(&endpoint, error))
+                }
+            };
+            // After an error nothing more comes.
+            at = if piece.is_ok() { at + len as u64 } else { end };
+            Some(piece)
+        });
+        stream::iter(pieces).boxed()
+    }
+}
+
+/// A file without a name, for a blob that nobody keeps.
+pub(super) struct Spill {
+    file: File,
+    len: u64,
+}
+
+impl Spill {
+    /// In the directory for temporary files.
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = openat(CWD, std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Spill { file: file.into(), len: 0 })
+    }
+
+    pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(piece, self.len)?;
+        self.len += piece.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> LocalBlob {
+        LocalBlob { file: Arc::new(self.file), place: LocalPlace::Whole, size: self.len }
+    }
+}
+
+/// An error that is logged, and otherwise as if there were nothing.
+pub(super) fn warned<T>(what: &'static str, result: Result<T>) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!(%error, "{what}")).ok()
+}

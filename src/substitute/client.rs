@@ -1,0 +1,335 @@
+//! Asking a binary cache over HTTP.
+//!
+//! One deadline a question, within which it is asked up to four times; a second time beside the first if there is no
+//! answer by half of it. A file has an allowance of waiting instead, and is asked for again from where it broke off. A
+//! cache that fails several times in a row is left alone, and tried in the background until it answers: the same rules
+//! as for a peer that speaks gRPC.
+
+mod credentials;
+mod download;
+mod error;
+
+pub use credentials::{Credentials, CredentialsError};
+pub(super) use download::Download;
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Once, Weak},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{Either, select};
+use reqwest::{
+    Method, Response, StatusCode, Url,
+    header::{ACCEPT_ENCODING, AUTHORIZATION, IF_RANGE, LOCATION, RANGE},
+    redirect::Policy,
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use self::error::Failure;
+use super::{cache_info::CACHE_INFO_NAME, fault::CacheFault};
+use crate::service::{
+    Error, Result,
+    circuit::{Circuit, News},
+    pause::random_part,
+};
+
+/// How often a question is asked at most.
+const ATTEMPTS_MAX: u32 = 4;
+/// The longest pause after the first attempt; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How many redirects are followed.
+pub const REDIRECTS_MAX: usize = 5;
+/// How long connecting may take.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// How long is paused after the first try in the background that failed; twice as long after each,
+const TRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// up to this.
+const TRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long an idle connection is kept.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+const USER_AGENT: &str = concat!("lazystore/", env!("CARGO_PKG_VERSION"));
+
+/// One server, as far as it is one cache.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    endpoint: Arc<str>,
+    /// Without a slash at the end.
+    base: String,
+    credentials: Credentials,
+    deadline: Duration,
+    offline: bool,
+    circuit: Circuit,
+}
+
+/// From where on a file is wanted, and which one: it may be replaced meanwhile.
+struct From<'a> {
+    at: u64,
+    etag: Option<&'a str>,
+}
+
+impl Client {
+    /// Of the cache at `base`, an `http(s)` URL that was checked, which errors call `endpoint`.
+    pub(super) fn new(
+        endpoint: Arc<str>,
+        base: &str,
+        credentials: Credentials,
+        deadline: Duration,
+        offline: bool,
+    ) -> Result<Arc<Self>> {
+        static PROVIDER: Once = Once::new();
+        // Somebody may have chosen one before; then it is that one.
+        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let http = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT_MAX.min(deadline))
+            .pool_idle_timeout(IDLE_MAX)
+            .tcp_nodelay(true)
+            .user_agent(USER_AGENT)
+            .build()
+            .map_err(|error| Error::unavailable(&endpoint, error))?;
+        let base = base.trim_end_matches('/').to_owned();
+        let circuit = Circuit::new(endpoint.clone(), deadline);
+        Ok(Arc::new(Client { http, endpoint, base, credentials, deadline, offline, circuit }))
+    }
+
+    pub(super) fn endpoint(&self) -> &Arc<str> {
+        &self.endpoint
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A short file of the cache. `None` if it is absent.
+    pub(super) async fn get(self: &Arc<Self>, name: &str, len_max: usize) -> Result<Option<Bytes>> {
+        let url = format!("{}/{name}", self.base);
+        self.ask(name, |deadline| self.fetch(&url, name, len_max, deadline)).await
+    }
+
+    /// The file at `url`, which is absolute. `None` if it is absent.
+    pub(super) async fn download(self: &Arc<Self>, url: &str) -> Result<Option<Download>> {
+        let response = self.open(url, From { at: 0, etag: None }).await?;
+        Ok(response.map(|response| Download::new(self.clone(), url, response)))
+    }
+
+    /// The beginning of an answer.
+    async fn open(self: &Arc<Self>, url: &str, from: From<'_>) -> Result<Option<Response>> {
+        self.ask(url, |_| self.send(url, &from)).await
+    }
+
+    /// Asks until there is an answer. What is none is asked again while there is time.
+    async fn ask<T, F>(
+        self: &Arc<Self>,
+        what: &str,
+        question: impl Fn(Instant) -> F,
+    ) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<Option<T>, Failure>>,
+    {
+        if self.offline {
+            return Err(Error::Offline { endpoint: self.endpoint.clone(), what: what.into() });
+        }
+        let deadline = Instant::now() + self.deadline;
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            self.circuit.enter()?;
+            let began = Instant::now();
+            let answer = match timeout_at(deadline, self.twice(&question, deadline)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Failure::Unreachable(Error::TimedOut {
+                    endpoint: self.endpoint.clone(),
+                    what: what.into(),
+                })),
+            };
+            let error = match answer {
+                Ok(found) => {
+                    self.circuit.answered();
+                    return Ok(found);
+                }
+                Err(Failure::Final(error)) => {
+                    self.circuit.answered();
+                    return Err(error);
+                }
+                Err(Failure::Passing(error)) => {
+                    self.circuit.answered();
+                    error
+                }
+                Err(Failure::Unreachable(error)) => {
+                    self.failed(began, &error);
+                    error
+                }
+            };
+            let next = Instant::now() + random_part(pause);
+            if attempt == ATTEMPTS_MAX || next >= deadline {
+                tracing::warn!(%error, what, "a binary cache does not answer");
+                return Err(error);
+            }
+            tracing::debug!(%error, what, "trying again");
+            sleep_until(next).await;
+            pause *= 2;
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Asks, and by half of the time once more: the first question may have been lost.
+    async fn twice<T, F>(
+        &self,
+        question: &impl Fn(Instant) -> F,
+        deadline: Instant,
+    ) -> Result<Option<T>, Failure>
+    where
+        F: Future<Output = Result<Option<T>, Failure>>,
+    {
+        let first = pin!(question(deadline));
+        let half = deadline - self.deadline / 2;
+        if Instant::now() >= half {
+            return first.await;
+        }
+        let first = match select(first, pin!(sleep_until(half))).await {
+            Either::Left((answer, _)) => return answer,
+            Either::Right(((), first)) => first,
+        };
+        let second = pin!(question(deadline));
+        let (answer, other) = match select(first, second).await {
+            Either::Left((answer, second)) => (answer, Either::Right(second)),
+            Either::Right((answer, first)) => (answer, Either::Left(first)),
+        };
+        match (answer, other) {
+            (Err(Failure::Passing(_) | Failure::Unreachable(_)), Either::Left(first)) => {
+                first.await
+            }
+            (Err(Failure::Passing(_) | Failure::Unreachable(_)), Either::Right(second)) => {
+                second.await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    /// A short file, whole.
+    async fn fetch(
+        &self,
+        url: &str,
+        name: &str,
+        len_max: usize,
+        _deadline: Instant,
+    ) -> Result<Option<Bytes>, Failure> {
+        let Some(mut response) = self.send(url, &From { at: 0, etag: None }).await? else {
+            return Ok(None);
+        };
+        let mut body = BytesMut::new();
+        loop {
+            let chunk = response.chunk().await.map_err(|error| self.unreachable(error))?;
+            let Some(chunk) = chunk else { return Ok(Some(body.freeze())) };
+            if chunk.len() > len_max - body.len() {
+                let fault = CacheFault::TooLong { what: name.to_owned(), len_max };
+                return Err(Failure::Final(Error::corrupt(&self.endpoint, fault)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Sends one question, and follows where it leads.
+    async fn send(&self, url: &str, from: &From<'_>) -> Result<Option<Response>, Failure> {
+        let mut url = Url::parse(url).map_err(|error| self.refused(error.to_string()))?;
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.send_once(&url, from).await?;
+            if response.status().is_redirection() {
+                url = self.redirected(&url, &response)?;
+                continue;
+            }
+            return self.judge(response);
+        }
+        Err(self.refused(format!("more than {REDIRECTS_MAX} redirects, at last to {url}")))
+    }
+
+    async fn send_once(&self, url: &Url, from: &From<'_>) -> Result<Response, Failure> {
+        let mut request = self
+            .http
+            .request(Method::GET, url.clone())
+            // What is stored compressed has to stay so; its hash was told.
+            .header(ACCEPT_ENCODING, "identity");
+        if let Some(header) = self.credentials.for_url(url) {
+            request = request.header(AUTHORIZATION, header);
+        }
+        if from.at > 0 {
+            request = request.header(RANGE, format!("bytes={}-", from.at));
+            if let Some(etag) = from.etag {
+                request = request.header(IF_RANGE, etag);
+            }
+        }
+        request.send().await.map_err(|error| self.unreachable(error))
+    }
+
+    fn redirected(&self, url: &Url, response: &Response) -> Result<Url, Failure> {
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| {
+            self.refused(format!("{} without saying where to", response.status()))
+        })?;
+        let next = url.join(location).map_err(|error| self.refused(error.to_string()))?;
+        match (url.scheme(), next.scheme()) {
+            ("http", "http" | "https") | ("https", "https") => Ok(next),
+            _ => Err(self.refused(format!("{url} leads to {next}, which is not followed"))),
+        }
+    }
+
+    /// What an answer means. One that is not there, or not for us, is absent.
+    fn judge(&self, response: Response) -> Result<Option<Response>, Failure> {
+        let status = response.status();
+        if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
+            return Ok(Some(response));
+        }
+        let said = || Error::unavailable(&self.endpoint, format!("it answers {status}"));
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => Ok(None),
+            StatusCode::UNAUTHORIZED => Err(self.refused(format!(
+                "it answers {status}: name and password go into a netrc file, a token into the \
+                 file that token-file=… in its address names"
+            ))),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                Err(Failure::Passing(said()))
+            }
+            _ if status.is_server_error() => Err(Failure::Passing(said())),
+            _ => Err(Failure::Final(said())),
+        }
+    }
+
+    fn refused(&self, why: String) -> Failure {
+        Failure::Final(Error::unavailable(&self.endpoint, why))
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
+        Failure::Unreachable(Error::unavailable(&self.endpoint, error.without_url()))
+    }
+
+    fn failed(self: &Arc<Self>, began: Instant, error: &Error) {
+        if self.circuit.failed(began, error) == News::Opened {
+            tokio::spawn(try_until_it_answers(Arc::downgrade(self)));
+        }
+    }
+}
+
+/// Asks for what every cache has, until it says anything or nobody wants to know any more.
+async fn try_until_it_answers(client: Weak<Client>) {
+    let mut pause = TRY_PAUSE_MIN;
+    loop {
+        let Some(client) = client.upgrade() else { return };
+        let url = format!("{}/{CACHE_INFO_NAME}", client.base);
+        let question = client.send(&url, &From { at: 0, etag: None });
+        let answer = timeout_at(Instant::now() + client.deadline, question).await;
+        match answer {
+            Ok(Err(Failure::Unreachable(_))) | Err(_) => {}
+            Ok(Ok(_) | Err(Failure::Passing(_) | Failure::Final(_))) => {
+                client.circuit.answered();
+                return;
+            }
+        }
+        drop(client);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(TRY_PAUSE_MAX);
+    }
+}

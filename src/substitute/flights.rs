@@ -1,0 +1,94 @@
+//! Archives that are arriving, each once, for all who want something of it.
+
+use std::{collections::HashMap, future::Future, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use super::catcher::Catcher;
+use crate::{
+    castore::Node,
+    nix::NarHash,
+    service::{Error, Result},
+};
+
+/// How many archives arrive at once. Each takes some threads, and the memory of its decompressor.
+const ARRIVING_MAX: usize = 8;
+
+/// The archives that are arriving. One that has begun arrives to its end, whoever waits for it.
+#[derive(Debug)]
+pub(super) struct Flights {
+    arriving: Mutex<HashMap<NarHash, Arc<Flight>>>,
+    room: Semaphore,
+}
+
+/// An archive that is arriving.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) catcher: Arc<Catcher>,
+    outcome: watch::Receiver<Option<Result<Node>>>,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Flights { arriving: Mutex::default(), room: Semaphore::new(ARRIVING_MAX) }
+    }
+}
+
+impl Flights {
+    /// What is running for this archive, or else what `start` returns. Needs the context of a tokio runtime.
+    pub(super) fn board<F>(
+        self: &Arc<Self>,
+        nar: NarHash,
+        catcher: Arc<Catcher>,
+        start: impl FnOnce(Arc<Catcher>) -> F,
+    ) -> Arc<Flight>
+    where
+        F: Future<Output = Result<Node>> + Send + 'static,
+    {
+        let mut arriving = self.arriving.lock();
+        if let Some(flight) = arriving.get(&nar) {
+            return flight.clone();
+        }
+        let (tell, outcome) = watch::channel(None);
+        let flight = Arc::new(Flight { catcher: catcher.clone(), outcome });
+        arriving.insert(nar, flight.clone());
+        let work = start(catcher.clone());
+        let landing = Landing { flights: self.clone(), nar, catcher };
+        tokio::spawn(async move {
+            let outcome = match landing.flights.room.acquire().await {
+                Ok(_room) => work.await,
+                Err(closed) => Err(Error::unavailable("the archive", closed)),
+            };
+            drop(landing);
+            tell.send_replace(Some(outcome));
+        });
+        flight
+    }
+}
+
+/// Takes the flight out of the map, however it ended: also if it panicked.
+struct Landing {
+    flights: Arc<Flights>,
+    nar: NarHash,
+    catcher: Arc<Catcher>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.flights.arriving.lock().remove(&self.nar);
+        self.catcher.close();
+    }
+}
+
+impl Flight {
+    /// What the archive holds, once all of it has come.
+    pub(super) async fn outcome(&self) -> Result<Node> {
+        let mut outcome = self.outcome.clone();
+        let stopped = || Error::unavailable("the archive", "it was given up");
+        match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(stopped())),
+            Err(_) => Err(stopped()),
+        }
+    }
+}

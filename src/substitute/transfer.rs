@@ -1,0 +1,120 @@
+//! An archive on its way from a cache into the services.
+//!
+//! What arrives is decompressed by a thread of its own, beside the one that hashes the archive and takes it apart, and
+//! those that store contents. Between any two of them a bounded number of pieces wait. Nothing that is read goes beyond
+//! NarSize, and nothing that arrives beyond what such an archive can take.
+
+use std::{
+    io::{self, Read as _},
+    sync::Arc,
+};
+
+use tokio::{runtime::Handle, task::spawn_blocking};
+
+use super::{
+    binary_cache::{BinaryCache, Told},
+    checked_file::CheckedFile,
+    client::Download,
+    fault::CacheFault,
+    pipe::{PipeReader, PipeWriter, pipe},
+};
+use crate::{
+    ingest::{IngestNarError, IngestedNar, decompress, ingest_nar},
+    nix::{Compression, nar::NarProblem},
+    service::{Error, Result, blob::BlobService, directory::DirectoryService},
+};
+
+/// The pieces in which an archive is decompressed, in bytes.
+const PIECE_LEN: usize = 256 << 10;
+
+/// Fetches the archive that was told of, and stores its contents. What comes back is what was told, in every point.
+pub(super) async fn transfer(
+    cache: &BinaryCache,
+    told: &Told,
+    blobs: Arc<dyn BlobService>,
+    directories: Arc<dyn DirectoryService>,
+) -> Result<IngestedNar> {
+    let download = cache.download(told).await?;
+    let (arriving, arrived) = pipe();
+    let expected = told.file.info.nar;
+    let file = CheckedFile::new(arrived, &told.file.archive, expected.size);
+    let compression = told.file.archive.compression;
+    let runtime = Handle::current();
+    let ingest = spawn_blocking(move || match compression {
+        Compression::None => ingest_nar(file, Some(expected), &blobs, &*directories, &runtime),
+        _ => {
+            let (out, archive) = pipe();
+            spawn_blocking(move || decompress_into(compression, file, out));
+            ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime)
+        }
+    });
+    let ((), outcome) = tokio::join!(pump(download, arriving), ingest);
+    let stopped = |_| Error::unavailable(cache.endpoint(), IngestNarError::Stopped);
+    outcome.map_err(stopped)?.map_err(|error| explain(cache, told, error))
+}
+
+/// Hands on what arrives.
+async fn pump(mut download: Download, out: PipeWriter) {
+    let outcome = loop {
+        match download.next().await {
+            Ok(Some(bytes)) => {
+                if !out.write(bytes).await {
+                    return;
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    out.end(outcome).await;
+}
+
+/// Hands on what is in the file, until nobody wants more.
+fn decompress_into(compression: Compression, file: CheckedFile<PipeReader>, out: PipeWriter) {
+    let read = || {
+        let mut archive = decompress(compression, file)?;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE_LEN);
+            let len = archive.by_ref().take(PIECE_LEN as u64).read_to_end(&mut piece)?;
+            if len == 0 {
+                return Ok(true);
+            }
+            if !out.write_blocking(piece.into()) {
+                return Ok(false);
+            }
+        }
+    };
+    match read() {
+        Ok(true) => out.end_blocking(Ok(())),
+        Ok(false) => {}
+        Err(error) => out.end_blocking(Err(error)),
+    }
+}
+
+/// Whose fault it was.
+fn explain(cache: &BinaryCache, told: &Told, error: IngestNarError) -> Error {
+    let below = match &error {
+        IngestNarError::Store(error) => return error.clone(),
+        IngestNarError::Stopped => {
+            return Error::unavailable(cache.endpoint(), IngestNarError::Stopped);
+        }
+        IngestNarError::Archive(error) => match &error.problem {
+            NarProblem::Io(error) => service_error(error),
+            _ => None,
+        },
+        IngestNarError::Differs { .. } | IngestNarError::Directory { .. } => None,
+    };
+    below.cloned().unwrap_or_else(|| {
+        let path = told.file.store_path.clone();
+        cache.wrong(CacheFault::Archive {
+            path,
+            url: cache.archive_url(told),
+            source: Box::new(error),
+        })
+    })
+}
+
+/// The error of the line, if it was that.
+fn service_error(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}

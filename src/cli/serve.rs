@@ -6,17 +6,21 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::info;
 
 use super::{
     GlobalOptions,
     listen::{self, Signals},
+    options::size,
 };
 use crate::{
     nix::SecretKey,
-    serve::http::{self, BinaryCache, CacheOptions},
+    serve::{
+        Listener,
+        http::{self, BinaryCache, CacheOptions, Tokens, UploadOptions},
+    },
 };
 
 const DEFAULT_LISTEN: &str = "[::1]:8080";
@@ -46,6 +50,19 @@ pub(super) struct Serve {
     /// Serve the logs of builds that are in this directory, like /nix/var/log/nix
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
+
+    /// Let clients bring store paths, as nix copy --to does
+    #[arg(long)]
+    allow_upload: bool,
+
+    /// Only clients that know a token from this file, which has one on each line, may bring something: as a bearer, or
+    /// as the password that stands for this host in their netrc file. Needed where others than this machine can connect
+    #[arg(long, value_name = "FILE", requires = "allow_upload")]
+    upload_token_file: Option<PathBuf>,
+
+    /// The longest archive that clients may bring, decompressed
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size)]
+    upload_size_max: u64,
 }
 
 impl Serve {
@@ -56,16 +73,43 @@ impl Serve {
         for key in &keys {
             info!(public_key = %key.public(), "signing");
         }
+        let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
+        let uploads = self.uploads(&listeners)?;
         let stores = options.open()?;
         let cache_options =
-            CacheOptions { priority: self.priority, keys, logs: self.log_dir.clone() };
+            CacheOptions { priority: self.priority, keys, logs: self.log_dir.clone(), uploads };
         let cache = Arc::new(BinaryCache::new(stores.clone(), cache_options));
-        let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
         let serve = |listener, stopped| http::serve(listener, cache.clone(), stopped);
         listen::serve_all(listeners, signals, serve).await?;
         stores.blobs.sync().await?;
         Ok(())
     }
+}
+
+impl Serve {
+    /// What clients may bring. Anybody may where only this machine can connect, and nobody else.
+    fn uploads(&self, listeners: &[(String, Listener)]) -> anyhow::Result<Option<UploadOptions>> {
+        if !self.allow_upload {
+            return Ok(None);
+        }
+        let tokens = match &self.upload_token_file {
+            Some(file) => Some(read_tokens(file)?),
+            None => None,
+        };
+        let open = listeners.iter().find(|(_, listener)| !listener.is_of_this_machine());
+        if let (None, Some((address, _))) = (&tokens, open) {
+            bail!(
+                "--allow-upload on {address}, where others can connect, needs --upload-token-file"
+            );
+        }
+        Ok(Some(UploadOptions { tokens, nar_len_max: self.upload_size_max }))
+    }
+}
+
+fn read_tokens(file: &Path) -> anyhow::Result<Tokens> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("cannot read the tokens in {}", file.display()))?;
+    Tokens::parse(&text).with_context(|| format!("cannot use {}", file.display()))
 }
 
 /// Reads a secret key as Nix writes it.

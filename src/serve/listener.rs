@@ -75,6 +75,16 @@ impl Listener {
         }
     }
 
+    /// Whether only processes of this machine can connect.
+    pub fn is_of_this_machine(&self) -> bool {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+            }
+            Listener::Unix(..) => true,
+        }
+    }
+
     pub(super) fn into_tokio(self) -> io::Result<(Bound, Option<SocketFile>)> {
         match self {
             Listener::Tcp(listener) => {

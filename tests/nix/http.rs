@@ -11,6 +11,12 @@ use crate::support::Running;
 /// A server that is ended when the test ends.
 pub struct Server {
     pub running: Running,
+    pub client: Client,
+}
+
+/// Asks a server.
+#[derive(Clone)]
+pub struct Client {
     /// As in `127.0.0.1:80`.
     pub address: String,
 }
@@ -28,13 +34,23 @@ impl Server {
         let mut running = Running::start(lazystore);
         let line = running.wait_for_line("listening address=");
         let address = line.rsplit('=').next().expect("the address is last").to_owned();
-        Server { running, address }
+        Server { running, client: Client { address } }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.client.address)
     }
 
+    pub fn request(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+        self.client.request(method, path, headers, body)
+    }
+
+    pub fn get(&self, path: &str, headers: &[&str]) -> Answer {
+        self.request("GET", path, headers, b"")
+    }
+}
+
+impl Client {
     pub fn request(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
         let mut socket = TcpStream::connect(&self.address).expect("it listens");
         // Of this version, because there the end of the connection ends the answer.
@@ -50,10 +66,6 @@ impl Server {
         let headers = String::from_utf8(answer).expect("ASCII");
         let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok());
         Answer { status: status.expect("a status"), headers, body }
-    }
-
-    pub fn get(&self, path: &str, headers: &[&str]) -> Answer {
-        self.request("GET", path, headers, b"")
     }
 }
 

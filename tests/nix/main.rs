@@ -21,4 +21,6 @@ mod routes;
 mod seeds;
 mod serving;
 mod tampered;
+mod tampered_uploads;
 mod told;
+mod uploading;

@@ -147,7 +147,7 @@ fn slow_clients_cost_little_and_gone_ones_nothing() {
     let before = resident(server.running.child.id());
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let mut client = TcpStream::connect(&server.address).expect("it listens");
+            let mut client = TcpStream::connect(&server.client.address).expect("it listens");
             let request = format!("GET /{} HTTP/1.0\r\n\r\n", served.nar);
             client.write_all(request.as_bytes()).expect("it reads");
             client.read_exact(&mut [0; 1000]).expect("it answers");

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     closure::{self, Closure, PATHS},
     http::Server,
-    real_nix::nix,
+    real_nix::{nix, nix_at},
     support::{assert_same, have_program, lazystore, run, walk},
 };
 
@@ -40,6 +40,11 @@ impl Served {
     /// Where a Nix of its own is.
     fn nix_root(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// A Nix whose store is what is served.
+    fn nix_on_it(&self) -> Command {
+        nix_at("nix", &self.server.url(), &self.nix_root("home"))
     }
 
     /// What a Nix has must be what was made.
@@ -83,8 +88,8 @@ fn nix_looks_into_the_cache() {
         return;
     }
     let served = Served::new();
-    let (url, closure) = (served.server.url(), &served.closure);
-    let mut infos = nix("nix", Path::new(&url));
+    let closure = &served.closure;
+    let mut infos = served.nix_on_it();
     let infos = run(infos.args(["path-info", "-r", "--json", &closure.root])).stdout;
     let infos: serde_json::Value = serde_json::from_slice(&infos).expect("JSON");
     let infos = infos.as_array().expect("a list");
@@ -98,15 +103,15 @@ fn nix_looks_into_the_cache() {
         assert_eq!(info["narSize"], info["downloadSize"]);
         assert_eq!(info["narHash"], info["downloadHash"]);
     }
-    let mut ls = nix("nix", Path::new(&url));
+    let mut ls = served.nix_on_it();
     let listed = run(ls.args(["store", "ls", "-R", &closure.root])).stdout;
     let tree = &closure.trees[closure.root.strip_prefix("/nix/store/").expect("absolute")];
     // All but the root.
     assert_eq!(String::from_utf8_lossy(&listed).lines().count(), tree.len() - 1);
-    let mut cat = nix("nix", Path::new(&url));
+    let mut cat = served.nix_on_it();
     let script = run(cat.args(["store", "cat", &format!("{}/bin/run", closure.root)])).stdout;
     assert!(script.starts_with(b"#!/bin/sh\n/nix/store/"));
-    let mut verify = nix("nix", Path::new(&url));
+    let mut verify = served.nix_on_it();
     verify.args(["store", "verify", "-r", "--sigs-needed", "1", &closure.root]);
     run(verify.args(["--option", "trusted-public-keys", &served.public_key]));
 }

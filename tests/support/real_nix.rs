@@ -16,11 +16,16 @@ const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\nexperimental-fea
 
 /// Nix with a store of its own that is still called /nix/store, so that nothing outside is touched.
 pub fn nix(program: &str, root: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env("NIX_CONFIG", NIX_CONFIG);
     // What Nix remembers of caches must not outlive a test.
-    command.env("XDG_CACHE_HOME", root.with_extension("home"));
-    command.args(["--store", root.to_str().expect("UTF-8")]);
+    let home = root.with_extension("home");
+    nix_at(program, root.to_str().expect("UTF-8"), &home)
+}
+
+/// Nix that works on the store at an address, and remembers of caches what is in the folder `home`.
+pub fn nix_at(program: &str, store: &str, home: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("NIX_CONFIG", NIX_CONFIG).env("XDG_CACHE_HOME", home);
+    command.args(["--store", store]);
     command
 }
 

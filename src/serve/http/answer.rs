@@ -12,7 +12,13 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 
-use super::{BinaryCache, body::paced, error::Error, route::Route};
+use super::{
+    BinaryCache,
+    body::paced,
+    error::Error,
+    route::Route,
+    upload::{self, Uploads},
+};
 use crate::{
     nix::{STORE_DIR, StorePathDigest},
     render::render_listing,
@@ -58,12 +64,31 @@ pub(super) async fn answer(State(cache): State<Arc<BinaryCache>>, request: Reque
 
 impl BinaryCache {
     async fn answer(&self, route: &Route, request: Request) -> Result<Response, Error> {
-        match *request.method() {
-            Method::GET | Method::HEAD => {
+        match (request.method(), &self.uploads) {
+            (&Method::GET | &Method::HEAD, _) => {
                 let is_head = request.method() == Method::HEAD;
                 self.read(route, request.headers(), is_head).await
             }
+            (&Method::PUT, Some(uploads)) => {
+                if !uploads.allow(request.headers()) {
+                    return Err(Error::Token);
+                }
+                self.put(uploads, route, request.into_body()).await
+            }
             _ => Err(Error::Method(READING)),
+        }
+    }
+
+    async fn put(&self, uploads: &Uploads, route: &Route, body: Body) -> Result<Response, Error> {
+        match route {
+            Route::NarInfo(digest) => self.take_narinfo(uploads, digest, body).await,
+            Route::Nar(name) => self.take_nar(uploads, &name.url(), body).await,
+            Route::File(url) => self.take_nar(uploads, url, body).await,
+            // We make our own.
+            Route::Listing(_) => upload::take_and_forget(body).await,
+            Route::CacheInfo | Route::Log(_) | Route::Metrics | Route::Health => {
+                Err(Error::Method(READING))
+            }
         }
     }
 
@@ -80,10 +105,20 @@ impl BinaryCache {
             }
             Route::Listing(digest) => self.listing(digest, is_head).await,
             Route::Nar(name) => self.nar(name, headers, is_head).await,
+            Route::File(url) => {
+                let file = self.brought(url, headers).ok_or_else(|| Error::Absent(url.clone()))?;
+                self.file(&file, headers, is_head).await
+            }
             Route::Log(derivation) => self.log(derivation).await,
             Route::Metrics => Ok(text("text/plain; version=0.0.4", self.metrics.to_string())),
             Route::Health => self.health().await,
         }
+    }
+
+    /// A file that was brought. Only those who may bring something see one that no narinfo names yet.
+    fn brought(&self, url: &str, headers: &HeaderMap) -> Option<Arc<upload::File>> {
+        let uploads = self.uploads.as_ref()?;
+        uploads.file(url).filter(|file| file.is_named() || uploads.allow(headers))
     }
 
     fn cache_info(&self) -> String {

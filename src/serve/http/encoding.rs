@@ -1,6 +1,6 @@
 //! Compressing what is sent while it is sent.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -8,15 +8,13 @@ use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use zstd::stream::write::Encoder;
 
+use super::compress::{self, Compress};
 use crate::{
+    nix::Compression,
     render::RenderError,
     service::{self, local::offload},
 };
-
-/// How hard it is tried. One processor compresses some 300 MB a second at this level.
-const LEVEL: i32 = 3;
 
 /// Whether the client says that it takes zstd.
 pub(super) fn takes_zstd(headers: &HeaderMap) -> bool {
@@ -33,20 +31,19 @@ pub(super) fn takes_zstd(headers: &HeaderMap) -> bool {
     })
 }
 
-type Compressor = Encoder<'static, Vec<u8>>;
-
-/// The pieces as one zstd frame with a checksum.
-pub(super) fn zstd(
+/// The pieces as one compressed file.
+pub(super) fn compressed(
+    compression: Compression,
     pieces: BoxStream<'static, Result<Bytes, RenderError>>,
 ) -> BoxStream<'static, Result<Bytes, RenderError>> {
     let begin = (pieces, None, false);
-    stream::try_unfold(begin, |(mut pieces, compressor, is_done)| async move {
+    stream::try_unfold(begin, move |(mut pieces, compressor, is_done)| async move {
         if is_done {
             return Ok(None);
         }
         let mut compressor = match compressor {
             Some(compressor) => compressor,
-            None => new_compressor().map_err(failed)?,
+            None => compress::compressor(compression).map_err(failed)?,
         };
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
@@ -62,27 +59,21 @@ pub(super) fn zstd(
     .boxed()
 }
 
-fn new_compressor() -> io::Result<Compressor> {
-    let mut compressor = Encoder::new(Vec::new(), LEVEL)?;
-    compressor.include_checksum(true)?;
-    Ok(compressor)
-}
-
 /// On a thread where it may take its time. Returns what came out, which may be nothing yet.
 async fn compress(
-    mut compressor: Compressor,
+    mut compressor: Box<dyn Compress>,
     piece: Bytes,
-) -> service::Result<(Compressor, Bytes)> {
+) -> service::Result<(Box<dyn Compress>, Bytes)> {
     offload(ENDPOINT, move || {
         let written = compressor.write_all(&piece);
         written.map_err(|error| service::Error::unavailable(ENDPOINT, error))?;
-        let output = std::mem::take(compressor.get_mut());
+        let output = compressor.take();
         Ok((compressor, output.into()))
     })
     .await
 }
 
-const ENDPOINT: &str = "zstd";
+const ENDPOINT: &str = "a compressor";
 
 fn failed(error: io::Error) -> RenderError {
     RenderError::Service(service::Error::unavailable(ENDPOINT, error))
@@ -120,12 +111,13 @@ mod tests {
         for pieces in [0, 1, 3, 50] {
             let all: Vec<_> = (0..pieces).map(|n| Bytes::from(vec![n as u8; 100_000])).collect();
             let pieces = stream::iter(all.clone().into_iter().map(Ok)).boxed();
-            let packed: Vec<Bytes> = zstd(pieces).try_collect().await.expect("no errors");
-            let unpacked = ::zstd::decode_all(&packed.concat()[..]).expect("a whole frame");
+            let packed: Vec<Bytes> =
+                compressed(Compression::Zstd, pieces).try_collect().await.expect("no errors");
+            let unpacked = zstd::decode_all(&packed.concat()[..]).expect("a whole frame");
             assert!(unpacked == all.concat());
         }
         let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(RenderError::Stopped)]);
-        let result = zstd(broken.boxed()).try_collect::<Vec<_>>().await;
+        let result = compressed(Compression::Zstd, broken.boxed()).try_collect::<Vec<_>>().await;
         assert!(matches!(result, Err(RenderError::Stopped)));
     }
 }

@@ -1,11 +1,18 @@
 //! What can be wrong with a request, and what clients are told.
 
+use std::io;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
-use crate::{render::RenderError, service};
+use crate::{
+    ingest::IngestNarError,
+    nix::{NARINFO_LEN_MAX, NarInfoFileError, StorePath, nar::NarProblem},
+    render::RenderError,
+    service,
+};
 
 /// Why a request is not answered with what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +29,49 @@ pub(super) enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] service::Error),
+    /// Only those who know a token may do that.
+    #[error(
+        "who brings something has to know a token of this cache: as a bearer, or as a password"
+    )]
+    Token,
+    /// A compression that nobody here knows.
+    #[error("{0:?} is no .nar, .nar.xz, .nar.zst, .nar.bz2, .nar.br or .nar.lz4")]
+    Compression(String),
+    /// The contents of a request do not come, or are not compressed as they should be.
+    #[error("what was sent cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// An archive that cannot be stored.
+    #[error(transparent)]
+    Archive(#[from] IngestNarError),
+    /// More than any narinfo has.
+    #[error("a narinfo has at most {NARINFO_LEN_MAX} bytes")]
+    NarInfoLength,
+    /// A listing that is far too long.
+    #[error("no listing is that long")]
+    ListingLength,
+    /// No narinfo.
+    #[error(transparent)]
+    NarInfo(#[from] NarInfoFileError),
+    /// What was brought before is not what is told of it.
+    #[error("{0}")]
+    Unfit(String),
+    /// A narinfo without its archive.
+    #[error("the archive {0:?} is not here, or was forgotten: bring it before its narinfo")]
+    NoArchive(String),
+    /// A path whose references are not here.
+    #[error("{store_path} refers to what is not here and did not come in time: {missing}")]
+    References {
+        /// Which path.
+        store_path: StorePath,
+        /// Some of its references, with commas.
+        missing: String,
+    },
+    /// Other contents are known by that name.
+    #[error("{0} is here already, with other contents")]
+    Taken(StorePath),
     /// The directory of logs cannot be read.
     #[error("cannot read a log: {0}")]
-    Log(std::io::Error),
+    Log(io::Error),
 }
 
 impl From<RenderError> for Error {
@@ -41,11 +88,41 @@ impl Error {
             Error::Absent(_) => (StatusCode::NOT_FOUND, self.to_string()),
             Error::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, self.to_string()),
             Error::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, self.to_string()),
+            Error::Token => (StatusCode::UNAUTHORIZED, self.to_string()),
+            Error::Compression(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, self.to_string()),
+            Error::Unreadable(_) | Error::NarInfo(_) => (StatusCode::BAD_REQUEST, self.to_string()),
+            Error::Archive(error) => tell_of_archive(error),
+            Error::NarInfoLength | Error::ListingLength => {
+                (StatusCode::PAYLOAD_TOO_LARGE, self.to_string())
+            }
+            Error::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, self.to_string()),
+            Error::NoArchive(_) | Error::References { .. } | Error::Taken(_) => {
+                (StatusCode::CONFLICT, self.to_string())
+            }
             Error::Store(error) => tell_of_store(error),
             Error::Log(error) => {
                 tracing::error!(%error, "cannot read a log");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the log cannot be read".to_owned())
             }
+        }
+    }
+}
+
+fn tell_of_archive(error: &IngestNarError) -> (StatusCode, String) {
+    match error {
+        IngestNarError::Archive(cause) => match &cause.problem {
+            NarProblem::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            }
+            _ => (StatusCode::BAD_REQUEST, error.to_string()),
+        },
+        IngestNarError::Differs { .. } | IngestNarError::Directory { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+        }
+        IngestNarError::Store(error) => tell_of_store(error),
+        IngestNarError::Stopped => {
+            tracing::error!(%error, "cannot answer a request");
+            (StatusCode::SERVICE_UNAVAILABLE, "the store does not work at the moment".to_owned())
         }
     }
 }
@@ -95,7 +172,23 @@ impl IntoResponse for Error {
                 let value = HeaderValue::try_from(format!("bytes */{size}"));
                 headers.extend(value.ok().map(|value| (header::CONTENT_RANGE, value)));
             }
-            Error::Absent(_) | Error::Store(_) | Error::Log(_) => {}
+            Error::Token => {
+                let value = HeaderValue::from_static("Basic realm=\"binary cache\"");
+                headers.insert(header::WWW_AUTHENTICATE, value);
+            }
+            Error::Absent(_)
+            | Error::Compression(_)
+            | Error::Unreadable(_)
+            | Error::Archive(_)
+            | Error::NarInfoLength
+            | Error::ListingLength
+            | Error::NarInfo(_)
+            | Error::Unfit(_)
+            | Error::NoArchive(_)
+            | Error::References { .. }
+            | Error::Taken(_)
+            | Error::Store(_)
+            | Error::Log(_) => {}
         }
         response
     }

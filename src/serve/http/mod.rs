@@ -7,8 +7,11 @@
 //! | `<hash>.ls` | the listing of its archive |
 //! | `nar/<hash>-<NAR hash>.nar` | the archive, rendered while it is sent; as zstd where the client takes that |
 //! | `nar/<hash>-<NAR hash>.nar.zst` | the same as a zstd file |
+//! | `nar/<file>` | an archive that somebody has brought under that name |
 //! | `log/<derivation>` | the log of a build, from a directory of logs |
 //! | `metrics`, `healthz` | for those who run it |
+//!
+//! If uploads are allowed, archives and narinfos can be put: see [`upload`].
 //!
 //! The names of archives tell all that is needed to find them, so nothing is remembered between requests and any number
 //! of servers may answer for one store. What a client can cost is bounded: connections, requests in the head, archives
@@ -17,6 +20,7 @@
 
 mod answer;
 mod body;
+mod compress;
 mod encoding;
 mod error;
 mod info;
@@ -26,12 +30,14 @@ mod metrics;
 mod nar;
 mod range;
 mod route;
+mod upload;
 
 use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::Semaphore;
 
 pub use listener::serve;
+pub use upload::{Tokens, TokensError, UploadOptions};
 
 use crate::{
     nix::SecretKey,
@@ -42,6 +48,7 @@ use crate::{
     },
 };
 use metrics::Metrics;
+use upload::Uploads;
 
 /// How many archives are rendered at once. Further clients wait. Each takes some 4 MiB, or 12 MiB where a remote store
 /// answers with the longest pieces.
@@ -56,6 +63,8 @@ pub struct CacheOptions {
     pub keys: Vec<SecretKey>,
     /// Where logs of builds are.
     pub logs: Option<PathBuf>,
+    /// What may be brought. `None` for nothing.
+    pub uploads: Option<UploadOptions>,
 }
 
 /// A binary cache.
@@ -65,11 +74,12 @@ pub struct BinaryCache {
     options: CacheOptions,
     metrics: Metrics,
     archives: Arc<Semaphore>,
+    uploads: Option<Uploads>,
 }
 
 impl BinaryCache {
     /// A cache of what `stores` holds.
-    pub fn new(stores: Stores, options: CacheOptions) -> Self {
+    pub fn new(stores: Stores, mut options: CacheOptions) -> Self {
         let metrics = Metrics::default();
         let stores = Stores {
             blobs: Arc::new(MeasuredBlobs::new(stores.blobs, metrics.blobs.clone())),
@@ -84,7 +94,8 @@ impl BinaryCache {
             nars: stores.nars,
         };
         let archives = Arc::new(Semaphore::new(ARCHIVES_AT_ONCE_MAX));
-        BinaryCache { stores, options, metrics, archives }
+        let uploads = options.uploads.take().map(Uploads::new);
+        BinaryCache { stores, options, metrics, archives, uploads }
     }
 
     fn renderer(&self) -> RenderNar {

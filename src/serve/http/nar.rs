@@ -17,10 +17,11 @@ use super::{
     error::Error,
     range::{Wanted, parse_range},
     route::NarName,
+    upload,
 };
 use crate::{
     castore::Node,
-    nix::{NarHash, base32},
+    nix::{Compression, NarHash, base32},
 };
 
 /// In which form an archive is sent.
@@ -30,14 +31,14 @@ enum Form {
     Plain,
     /// As it is, compressed on the way.
     Coded,
-    /// A zstd file.
-    Zstd,
+    /// A file that is compressed so.
+    Packed(Compression),
 }
 
 impl Form {
     fn new(name: &NarName, headers: &HeaderMap) -> Self {
         match name.is_zstd {
-            true => Form::Zstd,
+            true => Form::Packed(Compression::Zstd),
             // A range counts bytes of what is sent. Those of what is compressed are not the same each time.
             false if headers.contains_key(header::RANGE) => Form::Plain,
             false if encoding::takes_zstd(headers) => Form::Coded,
@@ -55,8 +56,9 @@ impl Form {
                 vec![(header::CONTENT_TYPE, nar), ranges, varies]
             }
             Form::Coded => vec![(header::CONTENT_TYPE, nar), zstd, varies],
-            Form::Zstd => {
-                vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/zstd"))]
+            Form::Packed(_) => {
+                let unknown = HeaderValue::from_static("application/octet-stream");
+                vec![(header::CONTENT_TYPE, unknown)]
             }
         }
     }
@@ -66,7 +68,8 @@ impl Form {
         let hash = base32::encode(&nar.sha256);
         match self {
             Form::Plain => format!("\"{hash}\""),
-            Form::Coded | Form::Zstd => format!("W/\"{hash}-zstd\""),
+            Form::Coded => format!("W/\"{hash}-zstd\""),
+            Form::Packed(compression) => format!("W/\"{hash}-{compression}\""),
         }
     }
 }
@@ -91,17 +94,42 @@ impl BinaryCache {
             return Err(Error::Absent(name.url()));
         }
         let form = Form::new(name, headers);
-        let etag = form.etag(&info.nar);
+        self.archive(&path_info.node, &info.nar, form, headers, is_head).await
+    }
+
+    /// Answers for a file that somebody has brought: the same archive, compressed anew in the same way.
+    pub(super) async fn file(
+        &self,
+        file: &upload::File,
+        headers: &HeaderMap,
+        is_head: bool,
+    ) -> Result<Response, Error> {
+        let form = match file.compression {
+            Compression::None => Form::Plain,
+            compression => Form::Packed(compression),
+        };
+        self.archive(&file.node, &file.nar, form, headers, is_head).await
+    }
+
+    async fn archive(
+        &self,
+        node: &Node,
+        nar: &NarHash,
+        form: Form,
+        headers: &HeaderMap,
+        is_head: bool,
+    ) -> Result<Response, Error> {
+        let etag = form.etag(nar);
         let mut response = if has_tag(headers.get(header::IF_NONE_MATCH), &etag) {
             respond(StatusCode::NOT_MODIFIED, Body::empty())
         } else {
             let wanted = match (form, headers.get(header::RANGE)) {
                 (Form::Plain, Some(range)) if is_still(headers, &etag) => {
-                    parse_range(range.to_str().unwrap_or_default(), info.nar.size)
+                    parse_range(range.to_str().unwrap_or_default(), nar.size)
                 }
-                (Form::Plain | Form::Coded | Form::Zstd, _) => Wanted::All,
+                (Form::Plain | Form::Coded | Form::Packed(_), _) => Wanted::All,
             };
-            self.part(&path_info.node, form, wanted, info.nar.size, is_head).await?
+            self.part(node, form, wanted, nar.size, is_head).await?
         };
         let etag = HeaderValue::try_from(etag).expect("base 32 in quotes is legal");
         response.headers_mut().extend(form.headers());
@@ -155,7 +183,8 @@ impl BinaryCache {
         });
         let pieces = match form {
             Form::Plain => pieces.boxed(),
-            Form::Coded | Form::Zstd => encoding::zstd(pieces.boxed()),
+            Form::Coded => encoding::compressed(Compression::Zstd, pieces.boxed()),
+            Form::Packed(compression) => encoding::compressed(compression, pieces.boxed()),
         };
         paced(pieces, place)
     }

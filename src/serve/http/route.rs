@@ -13,6 +13,8 @@ pub(super) enum Route {
     Listing(StorePathDigest),
     /// Its archive.
     Nar(NarName),
+    /// A file that somebody has brought: its URL below the cache's.
+    File(String),
     /// The log of a build.
     Log(StorePath),
     /// Numbers for those who run this.
@@ -35,7 +37,8 @@ impl Route {
     pub(super) fn parse(path: &str) -> Option<Route> {
         let path = path.strip_prefix('/')?;
         if let Some(name) = path.strip_prefix("nar/") {
-            return NarName::parse(name).map(Route::Nar);
+            let file = || is_file_name(name).then(|| Route::File(path.to_owned()));
+            return NarName::parse(name).map(Route::Nar).or_else(file);
         }
         if let Some(name) = path.strip_prefix("log/") {
             return StorePath::from_base_name(name.as_bytes()).ok().map(Route::Log);
@@ -61,11 +64,24 @@ impl Route {
             Route::NarInfo(_) => "narinfo",
             Route::Listing(_) => "listing",
             Route::Nar(_) => "nar",
+            Route::File(_) => "file",
             Route::Log(_) => "log",
             Route::Metrics => "metrics",
             Route::Health => "healthz",
         }
     }
+}
+
+/// The longest name of a file that somebody brings, in bytes.
+const FILE_NAME_LEN_MAX: usize = 255;
+
+/// Whether a file may be called so. None lies on a disk: this only keeps names sane.
+fn is_file_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._=".contains(&byte);
+    (1..=FILE_NAME_LEN_MAX).contains(&name.len())
+        && !name.starts_with('.')
+        && name.contains(".nar")
+        && name.bytes().all(legal)
 }
 
 impl NarName {
@@ -105,6 +121,7 @@ mod tests {
             (format!("/{digest}.ls"), Route::Listing(digest)),
             (format!("/{}", name.url()), Route::Nar(name)),
             (format!("/{}", zstd.url()), Route::Nar(zstd)),
+            ("/nar/x.nar.xz".to_owned(), Route::File("nar/x.nar.xz".to_owned())),
             (format!("/log/{digest}-x+y.drv"), Route::Log(drv)),
             ("/metrics".to_owned(), Route::Metrics),
             ("/healthz".to_owned(), Route::Health),
@@ -116,7 +133,7 @@ mod tests {
     #[test]
     fn nothing_else_is() {
         let digest = StorePathDigest::from([7; 20]);
-        let (short, sha256) = (&digest.to_string()[1..], base32::encode(&[9; 32]));
+        let short = &digest.to_string()[1..];
         for path in [
             "",
             "/",
@@ -127,10 +144,12 @@ mod tests {
             &format!("/{short}.narinfo"),
             &format!("/{digest}.narinfo/"),
             &format!("/{digest}-x.narinfo"),
-            &format!("/nar/{digest}.nar"),
-            &format!("/nar/{digest}-{}.nar", &sha256[1..]),
-            &format!("/nar/{digest}-{sha256}.nar.xz"),
-            &format!("/nar/{digest}-{sha256}.nar.zst.zst"),
+            "/nar/",
+            "/nar/.nar",
+            "/nar/a/b.nar",
+            "/nar/x",
+            "/nar/x.nar%20",
+            &format!("/nar/{}.nar", "x".repeat(252)),
             &format!("/nar/../{digest}.narinfo"),
             &format!("/log/{digest}-"),
             &format!("/log/{digest}-../x"),

@@ -7,6 +7,9 @@ mod support;
 
 #[path = "../support/made_cache.rs"]
 mod made_cache;
+#[allow(dead_code)] // The proxy can do more than is needed here.
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/web.rs"]
 mod web;
 
@@ -14,6 +17,7 @@ mod archives;
 mod caches;
 mod closure;
 mod copy;
+mod evicted;
 mod http;
 mod proof;
 mod refusing;
@@ -24,3 +28,4 @@ mod tampered;
 mod tampered_uploads;
 mod told;
 mod uploading;
+mod weather;

@@ -1,6 +1,6 @@
 //! Stores over a cache in which something is wrong.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use lazystore::{
     compose::{Addresses, open},
@@ -17,6 +17,23 @@ use crate::{
 
 /// How much memory may be used at most while caches are refused, in bytes. The window of zstd alone may take 128 MiB.
 const MEMORY_MAX: usize = 420 << 20;
+
+/// What is at `store`, kept in a cache in `folder`.
+pub fn addresses(folder: &Path, store: &str) -> Addresses {
+    Addresses {
+        store: Some(store.to_owned()),
+        blobs: None,
+        directories: None,
+        path_infos: None,
+        store_dir: folder.join("store"),
+        cache_dir: Some(folder.join("cache")),
+        cache_size_max: Some(1 << 30),
+        verify: Verify::Source,
+        whole_len_max: 256 << 10,
+        offline: false,
+        absent_ttl: Duration::ZERO,
+    }
+}
 
 /// A cache, and two stores that read it: one keeps what it holds in a cache, the other in a store directory.
 pub struct Fixture {
@@ -37,19 +54,7 @@ impl Fixture {
     pub fn of(server: HttpServer) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let runtime = Runtime::new().expect("a runtime");
-        let addresses = Addresses {
-            store: Some(address(&server)),
-            blobs: None,
-            directories: None,
-            path_infos: None,
-            store_dir: folder.path().join("store"),
-            cache_dir: Some(folder.path().join("cache")),
-            cache_size_max: Some(1 << 30),
-            verify: Verify::Source,
-            whole_len_max: 256 << 10,
-            offline: false,
-            absent_ttl: Duration::ZERO,
-        };
+        let addresses = addresses(folder.path(), &address(&server));
         let beside = Addresses {
             store: Some("local:".to_owned()),
             path_infos: Some(address(&server)),

@@ -78,6 +78,10 @@ impl HttpServer {
         server
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     fn served(&self) -> std::sync::MutexGuard<'_, Served> {
         self.served.lock().expect("nobody panicked")
     }

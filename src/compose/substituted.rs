@@ -15,8 +15,8 @@ use crate::{
         },
     },
     substitute::{
-        ArchiveRecords, BinaryCache, Destination, RecordsInMemory, RecordsInStore,
-        SubstitutedPathInfos, Substituter,
+        ArchiveRecords, BelievedPathInfos, BinaryCache, Destination, RecordsInMemory,
+        RecordsInStore, SubstitutedPathInfos, Substituter,
     },
 };
 
@@ -73,11 +73,14 @@ impl Opener<'_> {
         &mut self,
         address: &Address,
     ) -> Result<Arc<dyn PathInfoService>, Error> {
-        let far = Arc::new(SubstitutedPathInfos::new(self.substituter(address)?));
-        let far: Arc<dyn PathInfoService> = match self.cache() {
-            Some(near) => Arc::new(CachedPathInfos::new(Arc::new(LocalPathInfos::new(near)), far)),
-            None => far,
-        };
+        let substituter = self.substituter(address)?;
+        let mut far: Arc<dyn PathInfoService> =
+            Arc::new(SubstitutedPathInfos::new(substituter.clone()));
+        if let Some(near) = self.cache() {
+            let near = Arc::new(LocalPathInfos::new(near));
+            let near = Arc::new(BelievedPathInfos::new(near, substituter));
+            far = Arc::new(CachedPathInfos::new(near, far));
+        }
         Ok(self.remembered(far))
     }
 

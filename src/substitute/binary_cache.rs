@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     nix::{
-        Compression, ContentClaim, NARINFO_LEN_MAX, NarInfoFile, NarUrlError, Origin, PublicKey,
-        StorePathDigest,
+        Compression, ContentClaim, NARINFO_LEN_MAX, NarInfoFile, NarUrlError, Origin, PathInfo,
+        PublicKey, StorePathDigest,
     },
     service::{Error, Result},
 };
@@ -173,6 +173,17 @@ impl BinaryCache {
                 CacheFault::Untrusted { path, signers: signers.join(", ") }
             }
         })
+    }
+
+    /// Whether it would be believed what is known of a path, as far as that can be told without its contents.
+    pub(super) fn would_be_believed(&self, path_info: &PathInfo) -> bool {
+        if !self.options.require_signatures {
+            return true;
+        }
+        let Some(info) = path_info.nar_info() else { return false };
+        let claim = || info.content_claim(&path_info.store_path);
+        !path_info.valid_signatures(&self.options.public_keys).is_empty()
+            || claim().is_some_and(|claim| claim.holds_for(&info.nar) == Some(true))
     }
 
     /// Where the archive is.

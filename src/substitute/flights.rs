@@ -12,8 +12,9 @@ use crate::{
     service::{Error, Result},
 };
 
-/// How many archives arrive at once. Each takes some threads, and the memory of its decompressor.
-const ARRIVING_MAX: usize = 8;
+/// How many archives arrive at once, at least and at most: one for each processor. Each takes some threads, some 20 MB,
+/// and the memory of its decompressor.
+const ARRIVING: (usize, usize) = (2, 8);
 
 /// The archives that are arriving. One that has begun arrives to its end, whoever waits for it.
 #[derive(Debug)]
@@ -31,7 +32,10 @@ pub(super) struct Flight {
 
 impl Default for Flights {
     fn default() -> Self {
-        Flights { arriving: Mutex::default(), room: Semaphore::new(ARRIVING_MAX) }
+        let processors =
+            std::thread::available_parallelism().map_or(1, |processors| processors.get());
+        let room = Semaphore::new(processors.clamp(ARRIVING.0, ARRIVING.1));
+        Flights { arriving: Mutex::default(), room }
     }
 }
 

@@ -14,7 +14,9 @@
 //! | `substituter` | several caches, in turn |
 //! | `records` | which archives were here, and what was in them |
 //! | `path_infos`, `directories`, `blobs` | the services |
+//! | `believed` | of what was kept, what is believed |
 
+mod believed;
 mod binary_cache;
 mod blobs;
 mod cache_info;
@@ -32,6 +34,7 @@ mod records;
 mod substituter;
 mod transfer;
 
+pub use believed::BelievedPathInfos;
 pub use binary_cache::{BinaryCache, CacheOptions, CacheOptionsError};
 pub use blobs::SubstitutedBlobs;
 pub use cache_info::{CacheInfo, CacheInfoError};

@@ -165,6 +165,14 @@ impl Substituter {
         Ok(node)
     }
 
+    /// Whether one of the caches would be believed this of a path, whose contents were found in the archive that it
+    /// tells of. Asks nobody.
+    pub(super) fn believes(&self, path_info: &PathInfo) -> Result<bool> {
+        let Some(info) = path_info.nar_info() else { return Ok(false) };
+        Ok(self.caches.iter().any(|cache| cache.would_be_believed(path_info))
+            && self.to.records.node(&info.nar)?.as_ref() == Some(&path_info.node))
+    }
+
     /// Whether all that is below `node` is at its destination.
     async fn is_here(&self, node: &Node) -> Result<bool> {
         let Destination { blobs, directories, .. } = &self.to;

@@ -1,10 +1,15 @@
 //! What binary caches tell that is not believed.
 
-use lazystore::nix::{Compression, SecretKey};
+use lazystore::{
+    castore::{Digest, Node},
+    compose::open,
+    nix::{Compression, SecretKey},
+};
+use tokio::runtime::Runtime;
 
 use crate::{
-    made_cache::{Made, key, sha256},
-    refusing::{Fixture, tree},
+    made_cache::{Made, address, file_archive, key, serve_info, sha256},
+    refusing::{Fixture, addresses, tree},
     web::HttpServer,
 };
 
@@ -173,4 +178,40 @@ fn a_cache_for_another_store_is_refused() {
         fixture.refuses_made("another cache", &made, &[reason]);
         fixture.nothing_is_visible(1);
     }
+}
+
+#[test]
+fn what_was_kept_when_more_was_believed_is_not_believed_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = Runtime::new().expect("a runtime");
+    let (good, bad) = (HttpServer::new(), HttpServer::new());
+    for server in [&good, &bad] {
+        serve_info(server);
+    }
+    let right = Made::new("wanted", &file_archive(b"right"), Compression::Xz);
+    right.serve(&good);
+    let get = |store: &str| {
+        let stores = {
+            let _in_runtime = runtime.enter();
+            open(&addresses(folder.path(), store)).expect("it opens")
+        };
+        let digest = right.told.store_path.digest();
+        let found = runtime.block_on(stores.path_infos.get(&digest)).expect("it is told");
+        found.expect("it is there").node
+    };
+    let anybody = format!("nix+{}?require-sigs=0", bad.url());
+    let mut wrong = Made::new("wanted", &file_archive(b"wrong"), Compression::Xz);
+    wrong.told.info.signatures.clear();
+    wrong.serve(&bad);
+    let node = |contents: &[u8]| Node::File {
+        digest: Digest::of(contents),
+        size: contents.len() as u64,
+        executable: false,
+    };
+    assert_eq!(get(&anybody), node(b"wrong"));
+    assert_eq!(get(&address(&good)), node(b"right"));
+    // From now on that is what is kept, and nobody is asked.
+    let asked = good.asked("wanted");
+    assert_eq!(get(&address(&good)), node(b"right"));
+    assert_eq!(good.asked("wanted"), asked);
 }

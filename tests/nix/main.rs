@@ -19,6 +19,8 @@ mod closure;
 mod copy;
 mod evicted;
 mod http;
+mod in_front;
+mod interrupted;
 mod proof;
 mod refusing;
 mod routes;

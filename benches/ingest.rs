@@ -116,6 +116,7 @@ fn fetch(server: &HttpServer, made: &Made, dir: &Path, runtime: &Runtime) -> Dur
         store_dir: dir.join("store"),
         cache_dir: Some(dir.join("cache")),
         cache_size_max: Some(8 << 30),
+        token_file: None,
         verify: Verify::Source,
         whole_len_max: 0,
         offline: false,

@@ -1,12 +1,23 @@
 //! `lazystore daemon`.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::{
     GlobalOptions,
     listen::{self, Signals},
+    serve::read_tokens,
 };
-use crate::serve::grpc;
+use crate::serve::{
+    Listener, Tokens,
+    grpc::{self, Access, ServerOptions, ServerTls},
+};
 
 const DEFAULT_LISTEN: &str = "[::1]:8000";
 
@@ -15,22 +26,82 @@ const DEFAULT_LISTEN: &str = "[::1]:8000";
 #[command(after_help = "Examples:
   lazystore daemon
   lazystore daemon --listen unix:/run/lazystore.sock --listen 127.0.0.1:8000
+  lazystore daemon --listen 0.0.0.0:8000 --tls-cert cert.pem --tls-key key.pem --auth-token-file tokens
 
 A socket that systemd passes is used instead of the default.")]
 pub(super) struct Daemon {
     /// Where to listen: host:port or unix:/path; may be repeated [default: [::1]:8000]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+
+    /// Speak TLS on TCP, with the certificate in this file, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Take only clients on TCP that have a certificate by one of those in this file, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Clients that know a token from this file may read; nobody may write without --auth-token-file, whose clients may
+    /// do both. Each has a token on each line
+    #[arg(long, value_name = "FILE")]
+    read_token_file: Option<PathBuf>,
+
+    /// Listen without TLS where others than this machine can connect
+    #[arg(long)]
+    insecure: bool,
 }
 
 impl Daemon {
     pub(super) async fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
         let signals = Signals::new()?;
-        let stores = options.open()?;
         let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
-        let serve = |listener, stopped| grpc::serve(listener, stores.clone(), stopped);
+        let server = self.server(&listeners, options)?;
+        let stores = options.open_without_token()?;
+        let serve =
+            |listener, stopped| grpc::serve_with(listener, stores.clone(), server.clone(), stopped);
         listen::serve_all(listeners, signals, serve).await?;
         stores.blobs.sync().await?;
         Ok(())
     }
+
+    /// How others are kept out.
+    fn server(
+        &self,
+        listeners: &[(String, Listener)],
+        options: &GlobalOptions,
+    ) -> anyhow::Result<ServerOptions> {
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(ServerTls {
+                certificate: read(certificate)?,
+                key: read(key)?,
+                client_roots: self.tls_client_ca.as_deref().map(read).transpose()?,
+            }),
+            _ => None,
+        };
+        let open = listeners.iter().find(|(_, listener)| !listener.is_of_this_machine());
+        if let (None, false, Some((address, _))) = (&tls, self.insecure, open) {
+            bail!(
+                "others can connect to {address}, and read what passes: give --tls-cert and --tls-key, \
+                 or --insecure if the network is trusted"
+            );
+        }
+        let tokens = |file: &Option<PathBuf>| -> anyhow::Result<Option<Tokens>> {
+            file.as_deref().map(read_tokens).transpose()
+        };
+        let access = Access {
+            write: tokens(&options.auth_token_file)?,
+            read: tokens(&self.read_token_file)?,
+        };
+        let is_open = access.write.is_none() && access.read.is_none();
+        Ok(ServerOptions { tls, access: (!is_open).then(|| Arc::new(access)) })
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -24,7 +24,8 @@ use crate::{
 pub struct GlobalOptions {
     /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port, grpc+https://host:port or
     /// grpc+unix:///abs/socket, the last three with ?timeout=SECONDS for how long an answer may take (default 30) and
-    /// ?dialect=tvix|snix if that cannot be found out; or Nix binary caches, several with spaces between:
+    /// ?dialect=tvix|snix if that cannot be found out, &token-file=FILE with a token for it, and with https
+    /// &ca=FILE for the roots of its certificate, &cert=FILE&key=FILE for one of ours; or Nix binary caches, several with spaces between:
     /// nix+https://host/prefix?trusted-public-keys=KEY%20KEY, with &priority=N for which is asked first, &timeout=SECONDS,
     /// &netrc=FILE, &token-file=FILE, &foreign-urls=1 if archives may be elsewhere, &require-sigs=0 to believe anybody
     /// [default: local:, the store in --store-dir]
@@ -57,6 +58,11 @@ pub struct GlobalOptions {
     /// least 1 GiB]
     #[arg(long, global = true, env = "LAZYSTORE_CACHE_SIZE", value_name = "SIZE", value_parser = cache_size)]
     cache_size: Option<u64>,
+
+    /// A file with a token, which daemons are shown; token-file=FILE in an address wins. For lazystore daemon itself: the
+    /// tokens, one on each line, of which its clients have to know one
+    #[arg(long, global = true, env = "LAZYSTORE_AUTH_TOKEN_FILE", value_name = "FILE")]
+    pub(super) auth_token_file: Option<PathBuf>,
 
     /// Ask nothing that is remote: what is in the cache is there, anything else fails at once
     #[arg(long, global = true, env = "LAZYSTORE_OFFLINE")]
@@ -113,6 +119,11 @@ impl GlobalOptions {
         Ok(compose::open(&self.addresses()?)?)
     }
 
+    /// Opens the store for a daemon, whose tokens are those of its clients.
+    pub(super) fn open_without_token(&self) -> anyhow::Result<Stores> {
+        Ok(compose::open(&Addresses { token_file: None, ..self.addresses()? })?)
+    }
+
     /// Opens another store, with the same options. What comes from a daemon is not kept in the cache, since whoever
     /// asks puts it elsewhere. Needs the context of the runtime.
     pub(super) fn open_other(&self, address: &str) -> anyhow::Result<Stores> {
@@ -137,6 +148,7 @@ impl GlobalOptions {
                     .context("--store-dir is needed")?,
             },
             cache_dir: self.cache_dir().ok(),
+            token_file: self.auth_token_file.clone(),
             cache_size_max: self.cache_size,
             verify: match self.verify {
                 VerifyHow::Source => Verify::Source,

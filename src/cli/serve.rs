@@ -18,8 +18,8 @@ use super::{
 use crate::{
     nix::SecretKey,
     serve::{
-        Listener,
-        http::{self, BinaryCache, CacheOptions, Tokens, UploadOptions},
+        Listener, Tokens,
+        http::{self, BinaryCache, CacheOptions, UploadOptions},
     },
 };
 
@@ -106,7 +106,8 @@ impl Serve {
     }
 }
 
-fn read_tokens(file: &Path) -> anyhow::Result<Tokens> {
+/// Reads the tokens that clients have to know.
+pub(super) fn read_tokens(file: &Path) -> anyhow::Result<Tokens> {
     let text = fs::read_to_string(file)
         .with_context(|| format!("cannot read the tokens in {}", file.display()))?;
     Tokens::parse(&text).with_context(|| format!("cannot use {}", file.display()))

@@ -2,7 +2,10 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use super::nix_address::{CacheAddress, parse_caches};
+use super::{
+    nix_address::{CacheAddress, parse_caches},
+    secrets::SecretFiles,
+};
 use crate::{
     castore::SizeRule,
     service::grpc::{Dialect, DialectError, GrpcAddress},
@@ -25,6 +28,8 @@ pub enum Address {
         size_rule: Option<SizeRule>,
         /// How long an answer may take. `None` for the default.
         timeout: Option<Duration>,
+        /// What it is shown, and how it is known.
+        secrets: SecretFiles,
     },
     /// In one or several binary caches.
     Nix(Vec<CacheAddress>),
@@ -96,6 +101,7 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
 
 fn grpc(address: GrpcAddress, query: &str) -> Result<Address, String> {
     let (mut dialect, mut size_rule, mut timeout) = (None, None, None);
+    let mut secrets = SecretFiles::default();
     for option in query.split('&').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("dialect", word)) => {
@@ -105,10 +111,15 @@ fn grpc(address: GrpcAddress, query: &str) -> Result<Address, String> {
             Some(("sizes", "doubled")) => size_rule = Some(SizeRule::Doubled),
             Some(("sizes", _)) => return Err("sizes are documented or doubled".to_owned()),
             Some(("timeout", seconds)) => timeout = Some(duration(seconds)?),
+            Some(("ca", file)) => secrets.roots = Some(file.into()),
+            Some(("cert", file)) => secrets.certificate = Some(file.into()),
+            Some(("key", file)) => secrets.key = Some(file.into()),
+            Some(("token-file", file)) => secrets.token = Some(file.into()),
+            Some(("insecure", "1")) => secrets.insecure = true,
             _ => return Err(format!("the option {option:?} is unknown")),
         }
     }
-    Ok(Address::Grpc { server: address, dialect, size_rule, timeout })
+    Ok(Address::Grpc { server: address, dialect, size_rule, timeout, secrets })
 }
 
 /// A time in seconds, with or without its unit and a fraction: `30`, `1.5s`.
@@ -141,7 +152,8 @@ mod tests {
     use super::*;
 
     fn grpc(server: GrpcAddress) -> Address {
-        Address::Grpc { server, dialect: None, size_rule: None, timeout: None }
+        let secrets = SecretFiles::default();
+        Address::Grpc { server, dialect: None, size_rule: None, timeout: None, secrets }
     }
 
     #[test]
@@ -160,6 +172,23 @@ mod tests {
                     dialect: Some(Dialect::Snix),
                     size_rule: Some(SizeRule::Documented),
                     timeout: Some(Duration::from_millis(1500)),
+                    secrets: SecretFiles::default(),
+                },
+            ),
+            (
+                "grpc+https://far:1?ca=/a&cert=/b&key=/c&token-file=/d&insecure=1",
+                Address::Grpc {
+                    server: GrpcAddress::Http("https://far:1".to_owned()),
+                    dialect: None,
+                    size_rule: None,
+                    timeout: None,
+                    secrets: SecretFiles {
+                        roots: Some("/a".into()),
+                        certificate: Some("/b".into()),
+                        key: Some("/c".into()),
+                        token: Some("/d".into()),
+                        insecure: true,
+                    },
                 },
             ),
         ] {

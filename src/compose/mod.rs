@@ -13,6 +13,7 @@
 mod address;
 mod cache;
 mod nix_address;
+mod secrets;
 mod substituted;
 
 use std::{
@@ -25,6 +26,7 @@ use std::{
 pub use address::{Address, AddressError};
 pub use cache::{OpenCache, default_cache_size};
 pub use nix_address::CacheAddress;
+pub use secrets::{SecretFiles, SecretsError};
 use tracing::warn;
 
 use crate::{
@@ -81,6 +83,8 @@ pub struct Addresses {
     pub cache_dir: Option<PathBuf>,
     /// How much that may take of the disk, in bytes. `None` for a tenth of it, but no less than 1 GiB.
     pub cache_size_max: Option<u64>,
+    /// A file with a token, which servers are shown whose address names none.
+    pub token_file: Option<PathBuf>,
     /// What is believed of a remote that proves nothing, if path infos come from the same one. Of others nothing is.
     pub verify: Verify,
     /// Up to how many bytes a blob of a remote is fetched whole, in one request.
@@ -97,6 +101,14 @@ pub enum Error {
     /// An address is not understood.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// A file that an address names cannot be used.
+    #[error("cannot use {address}: {source}")]
+    Secrets {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: SecretsError,
+    },
     /// A service could not be opened.
     #[error("cannot open {address}: {source}")]
     Open {
@@ -279,18 +291,25 @@ impl Opener<'_> {
     }
 
     fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {
-        let Address::Grpc { server, dialect, size_rule, timeout } = address else {
+        let Address::Grpc { server, dialect, size_rule, timeout, secrets } = address else {
             unreachable!("only addresses of servers get here");
         };
         let key = format!("{address:?}");
         if let Some(channel) = self.channels.get(&key) {
             return Ok(channel.clone());
         }
+        let mut secrets = secrets.clone();
+        secrets.token = secrets.token.or_else(|| self.addresses.token_file.clone());
+        let (tls, token) = secrets
+            .read(server)
+            .map_err(|source| Error::Secrets { address: address.to_string(), source })?;
         let options = GrpcOptions {
             dialect: *dialect,
             size_rule: *size_rule,
             deadline: timeout.unwrap_or(DEADLINE_DEFAULT),
             offline: self.addresses.offline,
+            tls,
+            token,
         };
         let channel = GrpcChannel::connect(server, options)
             .map_err(|source| Error::Open { address: address.to_string(), source })?;

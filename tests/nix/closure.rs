@@ -35,6 +35,7 @@ pub fn open(dir: &Path) -> Stores {
         store_dir: dir.to_owned(),
         cache_dir: None,
         cache_size_max: None,
+        token_file: None,
         verify: Verify::Strict,
         whole_len_max: SMALL_BLOB_LEN_MAX as u64,
         offline: false,

@@ -28,6 +28,7 @@ pub fn addresses(folder: &Path, store: &str) -> Addresses {
         store_dir: folder.join("store"),
         cache_dir: Some(folder.join("cache")),
         cache_size_max: Some(1 << 30),
+        token_file: None,
         verify: Verify::Source,
         whole_len_max: 256 << 10,
         offline: false,

@@ -8,6 +8,7 @@ mod proxy;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod damage;
 mod far;
 mod frugal;

@@ -4,6 +4,7 @@
 //! there. What a client can cost is bounded: the streams of a connection, the length of a message, the time for which
 //! an upload may stand still. What was uploaded halfway is never visible.
 
+mod access;
 mod authority;
 mod blobs;
 mod dialect;
@@ -13,13 +14,14 @@ mod path_infos;
 mod ranges;
 mod upload;
 
-use std::{future::Future, io, time::Duration};
+use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
+use futures::StreamExt as _;
 use tokio::sync::{oneshot, watch};
-use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     service::Routes,
-    transport::{Server, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 use tonic_health::ServingStatus;
 
@@ -38,6 +40,8 @@ use crate::{
     },
     service::{Stores, grpc::MESSAGE_LEN_MAX},
 };
+pub use access::Access;
+use access::AccessLayer;
 use authority::AuthorityFilter;
 use dialect::{DialectLayer, SERVICES};
 
@@ -56,19 +60,77 @@ const FRAME_LEN_MAX: u32 = 256 << 10;
 const GIVEN_UP_STREAMS_MAX: usize = 4096;
 /// How often an idle client is asked whether it lives, and how long it may take to react.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a client may take to agree on encryption.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls may still run once the server was told to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers for `stores` on `listener` until `shutdown` is done, and lets running calls end for a bounded time.
+/// How a server keeps others out. By default it keeps out nobody.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// On TCP it speaks TLS, with this certificate.
+    pub tls: Option<ServerTls>,
+    /// Clients need a token, on every kind of socket.
+    pub access: Option<Arc<Access>>,
+}
+
+/// The certificate of a server, and whose clients it takes. All in PEM.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// The certificate, and those between it and its root.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Only clients with a certificate by one of these are taken.
+    pub client_roots: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for ServerTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checks_clients = self.client_roots.is_some();
+        f.debug_struct("ServerTls").field("checks_clients", &checks_clients).finish_non_exhaustive()
+    }
+}
+
+impl ServerTls {
+    fn config(&self) -> ServerTlsConfig {
+        let identity = Identity::from_pem(&self.certificate, &self.key);
+        let config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_TIMEOUT);
+        match &self.client_roots {
+            Some(roots) => config.client_ca_root(Certificate::from_pem(roots)),
+            None => config,
+        }
+    }
+}
+
+/// Answers for `stores` on `listener` until `shutdown` is done, and lets running calls end for a bounded time. Everybody
+/// may ask.
 pub async fn serve(
     listener: Listener,
     stores: Stores,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    serve_with(listener, stores, ServerOptions::default(), shutdown).await
+}
+
+/// As [`serve`], for those who may.
+pub async fn serve_with(
+    listener: Listener,
+    stores: Stores,
+    options: ServerOptions,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let blobs = stores.blobs.clone();
     let routes = routes(stores).await?;
-    let router = Server::builder()
+    let mut server = Server::builder();
+    if let (Some(tls), Listener::Tcp(_)) = (&options.tls, &listener) {
+        server = server.tls_config(tls.config()).map_err(io::Error::other)?;
+    }
+    let lends = options.access.is_none();
+    let router = server
         .layer(DialectLayer)
+        .layer(AccessLayer(options.access))
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -99,7 +161,12 @@ pub async fn serve(
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }
             Bound::Unix(listener) => {
-                let incoming = lending::lend(UnixListenerStream::new(listener), blobs, closed);
+                let incoming = UnixListenerStream::new(listener);
+                // Whoever borrows shows no token.
+                let incoming = match lends {
+                    true => lending::lend(incoming, blobs, closed).boxed(),
+                    false => incoming.boxed(),
+                };
                 let incoming = incoming.map(|socket| socket.map(AuthorityFilter::new));
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }

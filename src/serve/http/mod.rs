@@ -37,7 +37,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::Semaphore;
 
 pub use listener::serve;
-pub use upload::{Tokens, TokensError, UploadOptions};
+pub use upload::UploadOptions;
 
 use crate::{
     nix::SecretKey,

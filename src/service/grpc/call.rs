@@ -225,7 +225,8 @@ impl GrpcChannel {
     }
 
     async fn ready(&self, lane: Lane) -> Answer<Grpc<Guarded>> {
-        let grpc = Grpc::new(Guarded(self.lane(lane)));
+        let token = self.0.options.token.clone();
+        let grpc = Grpc::new(Guarded { channel: self.lane(lane), token });
         let mut grpc = grpc.max_decoding_message_size(MESSAGE_LEN_MAX);
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc)

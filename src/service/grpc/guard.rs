@@ -14,10 +14,12 @@ use futures::{FutureExt as _, future::BoxFuture};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{
     Status,
-    codegen::http::{HeaderMap, Request, Response},
+    codegen::http::{HeaderMap, Request, Response, header::AUTHORIZATION},
     transport::Channel,
 };
 use tower::Service;
+
+use super::secrets::BearerToken;
 
 /// Details of a status. They are of no use here, and tonic panics if they are not in base64.
 const DETAILS: &str = "grpc-status-details-bin";
@@ -26,9 +28,12 @@ const DETAILS: &str = "grpc-status-details-bin";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Arrived(pub(super) Arc<AtomicU64>);
 
-/// A connection behind the guard.
+/// A connection behind the guard, and what is shown on it.
 #[derive(Debug, Clone)]
-pub(super) struct Guarded(pub(super) Channel);
+pub(super) struct Guarded {
+    pub(super) channel: Channel,
+    pub(super) token: Option<BearerToken>,
+}
 
 impl Service<Request<tonic::body::Body>> for Guarded {
     type Response = Response<GuardedBody>;
@@ -36,11 +41,14 @@ impl Service<Request<tonic::body::Body>> for Guarded {
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.channel.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let answer = self.0.call(request);
+    fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.header());
+        }
+        let answer = self.channel.call(request);
         async move {
             let mut answer = answer.await?;
             answer.headers_mut().remove(DETAILS);

@@ -10,6 +10,7 @@ mod guard;
 pub(crate) mod lending;
 pub(crate) mod method;
 mod probe;
+mod secrets;
 mod status;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -17,10 +18,11 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
 pub(crate) use call::{Opened, Upload};
 pub use method::{Dialect, DialectError};
+pub use secrets::{BearerToken, BearerTokenError, ClientTls};
 pub use status::to_status;
 
 use crate::{
@@ -91,11 +93,22 @@ pub struct GrpcOptions {
     pub deadline: Duration,
     /// Whether nobody may be asked: every call is [`Error::Offline`] at once.
     pub offline: bool,
+    /// How a peer at `https` is known, and what it is shown.
+    pub tls: ClientTls,
+    /// What every call shows.
+    pub token: Option<BearerToken>,
 }
 
 impl Default for GrpcOptions {
     fn default() -> Self {
-        GrpcOptions { dialect: None, size_rule: None, deadline: DEADLINE_DEFAULT, offline: false }
+        GrpcOptions {
+            dialect: None,
+            size_rule: None,
+            deadline: DEADLINE_DEFAULT,
+            offline: false,
+            tls: ClientTls::default(),
+            token: None,
+        }
     }
 }
 
@@ -224,9 +237,9 @@ fn open(address: &GrpcAddress, options: &GrpcOptions) -> Result<Channel> {
             let endpoint = Endpoint::from_shared(url.clone()).map_err(Error::invalid)?;
             match endpoint.uri().scheme_str() {
                 Some("http") => endpoint,
-                Some("https") => endpoint
-                    .tls_config(ClientTlsConfig::new().with_native_roots())
-                    .map_err(Error::invalid)?,
+                Some("https") => {
+                    endpoint.tls_config(options.tls.config()).map_err(Error::invalid)?
+                }
                 _ => return Err(Error::invalid(format!("{url} is no http or https address"))),
             }
         }

@@ -12,7 +12,6 @@
 mod incoming;
 mod nar;
 mod narinfo;
-mod token;
 
 use std::{
     io,
@@ -34,12 +33,11 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-pub use token::{Tokens, TokensError};
-
 use super::{answer::respond, error::Error};
 use crate::{
     castore::Node,
     nix::{Compression, NarHash},
+    serve::Tokens,
 };
 
 /// How many archives are taken at once. Further clients wait. Each takes some 20 MB, and what its decompressor needs.

@@ -35,18 +35,28 @@ pub(super) enum Caught {
 }
 
 /// Who waits for what. Of one archive on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Catcher {
-    waiting: Mutex<HashMap<Digest, Vec<oneshot::Sender<Caught>>>>,
+    /// `None` once nothing passes any more.
+    waiting: Mutex<Option<HashMap<Digest, Vec<oneshot::Sender<Caught>>>>>,
     /// Whether long files are also written where they can be caught if nobody keeps them.
     spills: AtomicBool,
 }
 
+impl Default for Catcher {
+    fn default() -> Self {
+        let waiting = Mutex::new(Some(HashMap::new()));
+        Catcher { waiting, spills: AtomicBool::new(false) }
+    }
+}
+
 impl Catcher {
-    /// Waits for a blob to pass.
+    /// Waits for a blob to pass. An error if it has not by the end of the archive.
     pub(super) fn wait_for(&self, digest: &Digest) -> oneshot::Receiver<Caught> {
         let (send, receive) = oneshot::channel();
-        self.waiting.lock().entry(*digest).or_default().push(send);
+        if let Some(waiting) = &mut *self.waiting.lock() {
+            waiting.entry(*digest).or_default().push(send);
+        }
         receive
     }
 
@@ -56,16 +66,17 @@ impl Catcher {
     }
 
     pub(super) fn spills(&self) -> bool {
-        self.spills.load(Relaxed) && !self.waiting.lock().is_empty()
+        let waiting = self.waiting.lock();
+        self.spills.load(Relaxed) && waiting.as_ref().is_some_and(|waiting| !waiting.is_empty())
     }
 
     pub(super) fn is_wanted(&self, digest: &Digest) -> bool {
-        self.waiting.lock().contains_key(digest)
+        self.waiting.lock().as_ref().is_some_and(|waiting| waiting.contains_key(digest))
     }
 
     /// A blob passes.
     pub(super) fn passes(&self, digest: &Digest, caught: &Caught) {
-        let waiting = self.waiting.lock().remove(digest);
+        let waiting = self.waiting.lock().as_mut().and_then(|waiting| waiting.remove(digest));
         for one in waiting.into_iter().flatten() {
             // It may have given up.
             let _ = one.send(caught.clone());
@@ -74,7 +85,7 @@ impl Catcher {
 
     /// Nothing passes any more.
     pub(super) fn close(&self) {
-        self.waiting.lock().clear();
+        *self.waiting.lock() = None;
     }
 }
 
@@ -138,4 +149,55 @@ impl Spill {
 /// An error that is logged, and otherwise as if there were nothing.
 pub(super) fn warned<T>(what: &'static str, result: Result<T>) -> Option<T> {
     result.inspect_err(|error| tracing::warn!(%error, "{what}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_gets_the_blob_or_is_told_that_it_does_not_come() {
+        let catcher = Catcher::default();
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let (first, second) = (catcher.wait_for(&one), catcher.wait_for(&one));
+        let never = catcher.wait_for(&other);
+        assert!(catcher.is_wanted(&one) && !catcher.spills());
+        catcher.spill();
+        assert!(catcher.spills());
+        catcher.passes(&one, &Caught::Contents(Bytes::from_static(b"one")));
+        for caught in [first.await, second.await] {
+            assert!(matches!(caught, Ok(Caught::Contents(contents)) if &contents[..] == b"one"));
+        }
+        assert!(!catcher.is_wanted(&one));
+        catcher.close();
+        never.await.expect_err("it has not passed");
+        // Nor does anything come to those who are late.
+        catcher.wait_for(&one).await.expect_err("nothing passes any more");
+        assert!(!catcher.spills());
+    }
+
+    #[tokio::test]
+    async fn what_was_caught_is_read_in_parts() {
+        let contents: Vec<u8> = (0..3_000_000u32).map(|number| number as u8).collect();
+        let mut spill = Spill::new().expect("there is room");
+        for piece in contents.chunks(700_000) {
+            spill.write(piece).expect("there is room");
+        }
+        let endpoint = Arc::from("test");
+        for caught in [Caught::File(spill.finish()), Caught::Contents(contents.clone().into())] {
+            for range in [
+                0..3_000_000,
+                5..6,
+                1_000_000..2_500_000,
+                2_999_999..u64::MAX,
+                4_000_000..5_000_000,
+            ] {
+                let pieces: Vec<_> = caught.read(&endpoint, range.start, range.end).collect().await;
+                let read: Vec<u8> =
+                    pieces.into_iter().flat_map(|piece| piece.expect("it is there")).collect();
+                let end = range.end.min(3_000_000) as usize;
+                assert!(read == contents[(range.start as usize).min(end)..end], "{range:?}");
+            }
+        }
+    }
 }

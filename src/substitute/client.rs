@@ -66,8 +66,8 @@ pub(super) struct Client {
     circuit: Circuit,
 }
 
-/// From where on a file is wanted, and which one: it may be replaced meanwhile.
-struct From<'a> {
+/// Where that which is wanted of a file begins, and of which one: it may be replaced meanwhile.
+struct Beginning<'a> {
     at: u64,
     etag: Option<&'a str>,
 }
@@ -108,26 +108,22 @@ impl Client {
     /// A short file of the cache. `None` if it is absent.
     pub(super) async fn get(self: &Arc<Self>, name: &str, len_max: usize) -> Result<Option<Bytes>> {
         let url = format!("{}/{name}", self.base);
-        self.ask(name, |deadline| self.fetch(&url, name, len_max, deadline)).await
+        self.ask(name, || self.fetch(&url, name, len_max)).await
     }
 
     /// The file at `url`, which is absolute. `None` if it is absent.
     pub(super) async fn download(self: &Arc<Self>, url: &str) -> Result<Option<Download>> {
-        let response = self.open(url, From { at: 0, etag: None }).await?;
+        let response = self.open(url, Beginning { at: 0, etag: None }).await?;
         Ok(response.map(|response| Download::new(self.clone(), url, response)))
     }
 
     /// The beginning of an answer.
-    async fn open(self: &Arc<Self>, url: &str, from: From<'_>) -> Result<Option<Response>> {
-        self.ask(url, |_| self.send(url, &from)).await
+    async fn open(self: &Arc<Self>, url: &str, from: Beginning<'_>) -> Result<Option<Response>> {
+        self.ask(url, || self.send(url, &from)).await
     }
 
     /// Asks until there is an answer. What is none is asked again while there is time.
-    async fn ask<T, F>(
-        self: &Arc<Self>,
-        what: &str,
-        question: impl Fn(Instant) -> F,
-    ) -> Result<Option<T>>
+    async fn ask<T, F>(self: &Arc<Self>, what: &str, question: impl Fn() -> F) -> Result<Option<T>>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
     {
@@ -179,13 +175,13 @@ impl Client {
     /// Asks, and by half of the time once more: the first question may have been lost.
     async fn twice<T, F>(
         &self,
-        question: &impl Fn(Instant) -> F,
+        question: &impl Fn() -> F,
         deadline: Instant,
     ) -> Result<Option<T>, Failure>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
     {
-        let first = pin!(question(deadline));
+        let first = pin!(question());
         let half = deadline - self.deadline / 2;
         if Instant::now() >= half {
             return first.await;
@@ -194,7 +190,7 @@ impl Client {
             Either::Left((answer, _)) => return answer,
             Either::Right(((), first)) => first,
         };
-        let second = pin!(question(deadline));
+        let second = pin!(question());
         let (answer, other) = match select(first, second).await {
             Either::Left((answer, second)) => (answer, Either::Right(second)),
             Either::Right((answer, first)) => (answer, Either::Left(first)),
@@ -211,14 +207,8 @@ impl Client {
     }
 
     /// A short file, whole.
-    async fn fetch(
-        &self,
-        url: &str,
-        name: &str,
-        len_max: usize,
-        _deadline: Instant,
-    ) -> Result<Option<Bytes>, Failure> {
-        let Some(mut response) = self.send(url, &From { at: 0, etag: None }).await? else {
+    async fn fetch(&self, url: &str, name: &str, len_max: usize) -> Result<Option<Bytes>, Failure> {
+        let Some(mut response) = self.send(url, &Beginning { at: 0, etag: None }).await? else {
             return Ok(None);
         };
         let mut body = BytesMut::new();
@@ -234,7 +224,7 @@ impl Client {
     }
 
     /// Sends one question, and follows where it leads.
-    async fn send(&self, url: &str, from: &From<'_>) -> Result<Option<Response>, Failure> {
+    async fn send(&self, url: &str, from: &Beginning<'_>) -> Result<Option<Response>, Failure> {
         let mut url = Url::parse(url).map_err(|error| self.refused(error.to_string()))?;
         for _ in 0..=REDIRECTS_MAX {
             let response = self.send_once(&url, from).await?;
@@ -247,7 +237,7 @@ impl Client {
         Err(self.refused(format!("more than {REDIRECTS_MAX} redirects, at last to {url}")))
     }
 
-    async fn send_once(&self, url: &Url, from: &From<'_>) -> Result<Response, Failure> {
+    async fn send_once(&self, url: &Url, from: &Beginning<'_>) -> Result<Response, Failure> {
         let mut request = self
             .http
             .request(Method::GET, url.clone())
@@ -319,7 +309,7 @@ async fn try_until_it_answers(client: Weak<Client>) {
     loop {
         let Some(client) = client.upgrade() else { return };
         let url = format!("{}/{CACHE_INFO_NAME}", client.base);
-        let question = client.send(&url, &From { at: 0, etag: None });
+        let question = client.send(&url, &Beginning { at: 0, etag: None });
         let answer = timeout_at(Instant::now() + client.deadline, question).await;
         match answer {
             Ok(Err(Failure::Unreachable(_))) | Err(_) => {}

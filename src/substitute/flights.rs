@@ -40,6 +40,11 @@ impl Default for Flights {
 }
 
 impl Flights {
+    /// What is running for this archive.
+    pub(super) fn running(&self, nar: &NarHash) -> Option<Arc<Flight>> {
+        self.arriving.lock().get(nar).cloned()
+    }
+
     /// What is running for this archive, or else what `start` returns. Needs the context of a tokio runtime.
     pub(super) fn board<F>(
         self: &Arc<Self>,

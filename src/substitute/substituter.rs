@@ -34,6 +34,10 @@ const PRIORITY_UNKNOWN: u32 = u32::MAX;
 /// How many blobs are looked for at once, to find out whether all of an archive is here.
 const LOOKED_FOR_AT_ONCE: usize = 64;
 
+/// How many archives are waited for at most to give a blob: the first may have begun before it was known that nobody
+/// keeps that one.
+const CATCHES_MAX: usize = 4;
+
 /// Where archives go.
 #[derive(Debug, Clone)]
 pub struct Destination {
@@ -214,27 +218,32 @@ impl Substituter {
     /// Fetches again the archive in which a directory or blob was, and waits for it to have come. `false` if it is not
     /// known to have been in any.
     pub(super) async fn restore(&self, digest: &Digest) -> Result<bool> {
-        let Some((cache, told)) = self.holder(digest).await? else { return Ok(false) };
-        self.board(&cache, &told, Arc::default()).outcome().await?;
+        let Some(flight) = self.flight_with(digest, Arc::default()).await? else {
+            return Ok(false);
+        };
+        flight.outcome().await?;
         Ok(true)
     }
 
     /// Fetches again the archive in which a blob was, and waits for it to pass. `None` if it is not known to have been
     /// in any. `size` is its length in bytes, if that is known.
     pub(super) async fn catch(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Caught>> {
-        let Some((cache, told)) = self.holder(digest).await? else { return Ok(None) };
         let mut spills = size.is_some_and(|size| size > self.to.blob_len_max);
-        for _ in 0..2 {
+        for _ in 0..CATCHES_MAX {
             let catcher = Arc::new(Catcher::default());
-            let own = catcher.wait_for(digest);
+            let mut waits = catcher.wait_for(digest);
             if spills {
                 catcher.spill();
             }
-            let flight = self.board(&cache, &told, catcher.clone());
-            let waits = match Arc::ptr_eq(&flight.catcher, &catcher) {
-                true => own,
-                false => flight.catcher.wait_for(digest),
+            let Some(flight) = self.flight_with(digest, catcher.clone()).await? else {
+                return Ok(None);
             };
+            if !Arc::ptr_eq(&flight.catcher, &catcher) {
+                waits = flight.catcher.wait_for(digest);
+                if spills {
+                    flight.catcher.spill();
+                }
+            }
             // It may have passed before.
             let near = warned("the cache cannot be read", self.to.blobs.open_local(digest));
             if let Some(blob) = near.flatten() {
@@ -244,23 +253,41 @@ impl Substituter {
                 return Ok(Some(caught));
             }
             flight.outcome().await?;
-            if let Some(blob) = self.to.blobs.open_local(digest)? {
+            let near = warned("the cache cannot be read", self.to.blobs.open_local(digest));
+            if let Some(blob) = near.flatten() {
                 return Ok(Some(Caught::File(blob)));
             }
             // Nobody kept it.
             spills = true;
         }
         let what = format!("blob {digest} does not come out of its archive again");
-        Err(Error::unavailable(cache.endpoint(), what))
+        Err(Error::unavailable(&self.endpoint(), what))
+    }
+
+    /// An archive in which this was, on its way: one that is arriving already, or else one that is asked for.
+    async fn flight_with(
+        &self,
+        digest: &Digest,
+        catcher: Arc<Catcher>,
+    ) -> Result<Option<Arc<Flight>>> {
+        let holders = self.to.records.holders(ContentKey::from(digest))?;
+        if let Some(flight) = holders.iter().find_map(|(_, nar)| self.flights.running(nar)) {
+            return Ok(Some(flight));
+        }
+        let holder = self.holder(digest, holders).await?;
+        Ok(holder.map(|Found { cache, told }| self.board(&cache, &told, catcher)))
     }
 
     /// A cache that still has an archive in which this was.
-    async fn holder(&self, digest: &Digest) -> Result<Option<(Arc<BinaryCache>, Told)>> {
-        let holders = self.to.records.holders(ContentKey::from(digest))?;
+    async fn holder(
+        &self,
+        digest: &Digest,
+        holders: Vec<(StorePathDigest, NarHash)>,
+    ) -> Result<Option<Found>> {
         let mut failed = None;
         for (path, nar) in holders {
             match self.find(&path, &nar).await {
-                Ok(Some(Found { cache, told })) => return Ok(Some((cache, told))),
+                Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {
                     let what = format!("the archive in which {digest} was is in no cache any more");
                     failed.get_or_insert(Error::unavailable(&self.endpoint(), what));

@@ -12,7 +12,7 @@ use reqwest::{
 };
 use tokio::time::Instant;
 
-use super::{ATTEMPTS_MAX, Client, From};
+use super::{ATTEMPTS_MAX, Beginning, Client};
 use crate::service::{Error, Result, patience::Patience};
 
 /// A file that is arriving. Where it breaks off it is asked for again, from there on, unless it breaks off several times
@@ -94,7 +94,7 @@ impl Download {
             return Err(error);
         }
         tracing::debug!(%error, url = self.url, at = self.at, "a file is asked for again");
-        let from = From { at: self.at, etag: self.etag.as_deref() };
+        let from = Beginning { at: self.at, etag: self.etag.as_deref() };
         let Some(response) = self.client.open(&self.url, from).await? else {
             return Err(error);
         };

@@ -53,7 +53,7 @@ use crate::{
             backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
             layer::{
                 AbsentPathInfos, CachedPathInfos, CoalescedPathInfos, LruPathInfos,
-                MeasuredPathInfos, PathInfoCounters,
+                MeasuredPathInfos, PathInfoCounters, RememberedNars,
             },
         },
     },
@@ -179,6 +179,7 @@ pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     };
     let rendered = RenderNar { blobs: blobs.clone(), directories: directories.clone() };
     let nars = remote.unwrap_or_else(|| Arc::new(rendered));
+    let nars = Arc::new(RememberedNars::new(nars));
     Ok(Stores { blobs, directories, path_infos, nars })
 }
 

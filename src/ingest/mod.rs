@@ -19,6 +19,7 @@ mod budget;
 mod decompress;
 mod listing;
 mod nar;
+mod pipe;
 mod place;
 mod sink;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use std::{
 
 pub use decompress::{XZ_MEMORY_MAX, ZSTD_WINDOW_LOG_MAX, decompress};
 pub use nar::{CONTENTS_BYTES_MAX, IngestNarError, IngestedNar, ingest_nar};
+pub use pipe::{PipeReader, PipeWriter, decompress_into, pipe};
 pub use tree::{Contents, Import, import_contents, import_tree};
 
 use crate::{

@@ -29,7 +29,6 @@ mod flights;
 mod keeping;
 mod netrc;
 mod path_infos;
-mod pipe;
 mod records;
 mod substituter;
 mod transfer;

@@ -4,10 +4,7 @@
 //! those that store contents. Between any two of them a bounded number of pieces wait. Nothing that is read goes beyond
 //! NarSize, and nothing that arrives beyond what such an archive can take.
 
-use std::{
-    io::{self, Read as _},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use tokio::{runtime::Handle, task::spawn_blocking};
 
@@ -16,16 +13,12 @@ use super::{
     checked_file::CheckedFile,
     client::Download,
     fault::CacheFault,
-    pipe::{PipeReader, PipeWriter, pipe},
 };
 use crate::{
-    ingest::{IngestNarError, IngestedNar, decompress, ingest_nar},
+    ingest::{IngestNarError, IngestedNar, PipeWriter, decompress_into, ingest_nar, pipe},
     nix::{Compression, nar::NarProblem},
     service::{Error, Result, blob::BlobService, directory::DirectoryService},
 };
-
-/// The pieces in which an archive is decompressed, in bytes.
-const PIECE_LEN: usize = 256 << 10;
 
 /// Fetches the archive that was told of, and stores its contents. What comes back is what was told, in every point.
 pub(super) async fn transfer(
@@ -66,29 +59,7 @@ async fn pump(mut download: Download, out: PipeWriter) {
             Err(error) => break Err(error),
         }
     };
-    out.end(outcome).await;
-}
-
-/// Hands on what is in the file, until nobody wants more.
-fn decompress_into(compression: Compression, file: CheckedFile<PipeReader>, out: PipeWriter) {
-    let read = || {
-        let mut archive = decompress(compression, file)?;
-        loop {
-            let mut piece = Vec::with_capacity(PIECE_LEN);
-            let len = archive.by_ref().take(PIECE_LEN as u64).read_to_end(&mut piece)?;
-            if len == 0 {
-                return Ok(true);
-            }
-            if !out.write_blocking(piece.into()) {
-                return Ok(false);
-            }
-        }
-    };
-    match read() {
-        Ok(true) => out.end_blocking(Ok(())),
-        Ok(false) => {}
-        Err(error) => out.end_blocking(Err(error)),
-    }
+    out.end(outcome.map_err(io::Error::other)).await;
 }
 
 /// Whose fault it was.

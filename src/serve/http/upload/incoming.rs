@@ -6,62 +6,40 @@ use std::{
 };
 
 use axum::body::Body;
-use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
+
+use crate::ingest::{PipeReader, PipeWriter, pipe};
 
 /// How long a client may send nothing.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
 
-/// How many pieces wait to be read. Each is what the connection gave at once, at most some 400 KiB.
-const PIECES_WAITING_MAX: usize = 4;
-
-/// Reads what a client sends.
-pub(super) struct Incoming {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    piece: Bytes,
-    is_over: bool,
+/// What a client sends, read by a task of its own, ahead of the thread that reads this.
+pub(super) fn incoming(body: Body) -> PipeReader {
+    let (out, incoming) = pipe();
+    tokio::spawn(receive(body, out));
+    incoming
 }
 
-impl Incoming {
-    /// Reads `body`, by a task of its own, ahead of whoever reads this.
-    pub(super) fn new(body: Body) -> Self {
-        let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-        tokio::spawn(receive(body, sender));
-        Incoming { pieces, piece: Bytes::new(), is_over: false }
-    }
-}
-
-async fn receive(body: Body, sender: mpsc::Sender<io::Result<Bytes>>) {
+async fn receive(body: Body, out: PipeWriter) {
     let mut pieces = body.into_data_stream();
-    loop {
-        let piece = match timeout(STANDSTILL_MAX, pieces.next()).await {
-            Ok(Some(Ok(piece))) => Ok(piece),
-            Ok(Some(Err(error))) => Err(io::Error::other(error)),
-            Ok(None) => return,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client sends nothing")),
-        };
-        let is_last = piece.is_err();
-        if sender.send(piece).await.is_err() || is_last {
-            return;
-        }
-    }
-}
-
-impl Read for Incoming {
-    /// Blocks.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !self.is_over && !buffer.is_empty() {
-            match self.pieces.blocking_recv().transpose()? {
-                Some(piece) => self.piece = piece,
-                None => self.is_over = true,
+    let outcome = loop {
+        match timeout(STANDSTILL_MAX, pieces.next()).await {
+            Ok(Some(Ok(piece))) => {
+                if !out.write(piece).await {
+                    return;
+                }
+            }
+            Ok(Some(Err(error))) => break Err(io::Error::other(error)),
+            Ok(None) => break Ok(()),
+            Err(_) => {
+                let text = "the client sends nothing any more";
+                break Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
         }
-        let len = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..len]);
-        Ok(len)
-    }
+    };
+    out.end(outcome).await;
 }
 
 /// Hands on what it reads, and keeps its length and hash.
@@ -118,6 +96,8 @@ impl<R: Read> Read for Bounded<R> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -138,10 +118,10 @@ mod tests {
             (Body::from_stream(futures::stream::iter(whole)), Some("abc")),
             (Body::from_stream(futures::stream::iter(broken)), None),
         ] {
-            let mut incoming = Incoming::new(body);
+            let mut read_from = incoming(body);
             let read = tokio::task::spawn_blocking(move || {
                 let mut text = String::new();
-                incoming.read_to_string(&mut text).map(|_| text)
+                read_from.read_to_string(&mut text).map(|_| text)
             });
             assert_eq!(read.await.expect("no panic").ok().as_deref(), expected);
         }

@@ -1,7 +1,7 @@
 //! Takes an archive, in any compression.
 
 use std::{
-    io::{self, Read},
+    io::{self, Cursor, Read},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -11,11 +11,11 @@ use tokio::{runtime::Handle, task::spawn_blocking};
 use super::{
     super::{BinaryCache, answer::respond, error::Error},
     File, Uploads,
-    incoming::{Bounded, Incoming, Measured},
+    incoming::{Bounded, Measured, incoming},
 };
 use crate::{
-    ingest::{IngestNarError, IngestedNar, decompress, ingest_nar},
-    nix::Compression,
+    ingest::{IngestNarError, IngestedNar, PipeReader, decompress_into, ingest_nar, pipe},
+    nix::{Compression, NarHash},
     service::Stores,
 };
 
@@ -45,7 +45,7 @@ impl BinaryCache {
         let compression = compression_of(url).ok_or_else(|| Error::Compression(url.to_owned()))?;
         let _place = uploads.archives.acquire().await;
         let (stores, runtime) = (self.stores.clone(), Handle::current());
-        let incoming = Incoming::new(body);
+        let incoming = incoming(body);
         let nar_len_max = uploads.options.nar_len_max;
         let taken =
             spawn_blocking(move || take(incoming, compression, nar_len_max, &stores, &runtime));
@@ -58,7 +58,7 @@ impl BinaryCache {
 
 /// Stores what the archive holds. Blocks.
 fn take(
-    mut incoming: Incoming,
+    mut incoming: PipeReader,
     compression: Option<Compression>,
     nar_len_max: u64,
     stores: &Stores,
@@ -71,12 +71,30 @@ fn take(
         true => Compression::Gzip,
         false => Compression::None,
     });
-    let mut measured = Measured::new(magic.chain(incoming));
-    let decompressed = decompress(compression, &mut measured).map_err(unreadable)?;
-    let archive = Bounded::new(decompressed, nar_len_max);
-    let IngestedNar { node, nar, .. } =
-        ingest_nar(archive, None, &stores.blobs, &*stores.directories, runtime)?;
-    let (sha256, len) = measured.finish();
+    let (stream, ingested) = (Cursor::new(magic).chain(incoming), |archive: &mut dyn Read| {
+        let archive = Bounded::new(archive, nar_len_max);
+        ingest_nar(archive, None, &stores.blobs, &*stores.directories, runtime)
+    });
+    let (IngestedNar { node, nar, .. }, sha256, len) = match compression {
+        Compression::None => {
+            let found = ingested(&mut { stream })?;
+            let NarHash { size, sha256 } = found.nar;
+            (found, sha256, size)
+        }
+        compression => {
+            // Hashed as a file and decompressed beside being hashed as an archive and stored.
+            let mut file = Measured::new(stream);
+            let (out, mut archive) = pipe();
+            let unpacking = runtime.spawn_blocking(move || {
+                decompress_into(compression, &mut file, out);
+                file
+            });
+            let found = ingested(&mut archive)?;
+            let file = runtime.block_on(unpacking).map_err(|_| IngestNarError::Stopped)?;
+            let (sha256, len) = file.finish();
+            (found, sha256, len)
+        }
+    };
     Ok(File { node, nar, compression, sha256, len, is_named: AtomicBool::new(false) })
 }
 

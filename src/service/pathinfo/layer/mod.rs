@@ -5,6 +5,7 @@ mod cache;
 mod coalesce;
 mod lru;
 mod metrics;
+mod nars;
 mod verify;
 
 pub use absent::AbsentPathInfos;
@@ -12,5 +13,6 @@ pub use cache::CachedPathInfos;
 pub use coalesce::CoalescedPathInfos;
 pub use lru::LruPathInfos;
 pub use metrics::{MeasuredPathInfos, PathInfoCounters};
+pub use nars::RememberedNars;
 pub use verify::VerifiedPathInfos;
 pub(crate) use verify::check_path;

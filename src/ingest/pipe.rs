@@ -5,18 +5,22 @@ use std::io::{self, Read};
 use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::service::Error;
+use super::decompress;
+use crate::nix::Compression;
 
 /// How many pieces wait to be taken.
 const PIECES_MAX: usize = 16;
 
+/// The pieces in which an archive is decompressed, in bytes.
+const DECOMPRESSED_PIECE_LEN: usize = 256 << 10;
+
 /// Where bytes go in. Dropped without [`PipeWriter::end`], it makes the reader fail.
 #[derive(Debug)]
-pub(super) struct PipeWriter(Sender<Piece>);
+pub struct PipeWriter(Sender<Piece>);
 
 /// Where they come out. Must not be read by a task.
 #[derive(Debug)]
-pub(super) struct PipeReader {
+pub struct PipeReader {
     pieces: Receiver<Piece>,
     rest: Bytes,
     ended: bool,
@@ -29,36 +33,58 @@ enum Piece {
     Failed(io::Error),
 }
 
-pub(super) fn pipe() -> (PipeWriter, PipeReader) {
+/// A pipe of at most [`PIECES_MAX`] pieces.
+pub fn pipe() -> (PipeWriter, PipeReader) {
     let (send, pieces) = channel(PIECES_MAX);
     (PipeWriter(send), PipeReader { pieces, rest: Bytes::new(), ended: false })
 }
 
 impl PipeWriter {
     /// Hands on bytes. `false` if nobody reads them any more.
-    pub(super) async fn write(&self, bytes: Bytes) -> bool {
+    pub async fn write(&self, bytes: Bytes) -> bool {
         self.0.send(Piece::Bytes(bytes)).await.is_ok()
     }
 
     /// The same, for threads.
-    pub(super) fn write_blocking(&self, bytes: Bytes) -> bool {
+    pub fn write_blocking(&self, bytes: Bytes) -> bool {
         self.0.blocking_send(Piece::Bytes(bytes)).is_ok()
     }
 
     /// Says how it ended.
-    pub(super) async fn end(self, outcome: Result<(), Error>) {
-        let last = match outcome {
-            Ok(()) => Piece::End,
-            Err(error) => Piece::Failed(io::Error::other(error)),
-        };
+    pub async fn end(self, outcome: io::Result<()>) {
+        let last = outcome.map_or_else(Piece::Failed, |()| Piece::End);
         // If nobody reads, nobody needs to know.
         let _ = self.0.send(last).await;
     }
 
     /// The same, for threads.
-    pub(super) fn end_blocking(self, outcome: io::Result<()>) {
+    pub fn end_blocking(self, outcome: io::Result<()>) {
         let last = outcome.map_or_else(Piece::Failed, |()| Piece::End);
         let _ = self.0.blocking_send(last);
+    }
+}
+
+/// Hands on what is in `input`, decompressed, until nobody wants more. Blocks: for a thread of its own, beside the one
+/// that takes the archive.
+pub fn decompress_into(compression: Compression, input: impl Read + Send, out: PipeWriter) {
+    let read = || {
+        let mut archive = decompress(compression, input)?;
+        loop {
+            let mut piece = Vec::with_capacity(DECOMPRESSED_PIECE_LEN);
+            let len =
+                archive.by_ref().take(DECOMPRESSED_PIECE_LEN as u64).read_to_end(&mut piece)?;
+            if len == 0 {
+                return Ok(true);
+            }
+            if !out.write_blocking(piece.into()) {
+                return Ok(false);
+            }
+        }
+    };
+    match read() {
+        Ok(true) => out.end_blocking(Ok(())),
+        Ok(false) => {}
+        Err(error) => out.end_blocking(Err(error)),
     }
 }
 

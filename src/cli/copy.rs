@@ -19,7 +19,7 @@ use crate::{
         STORE_DIR,
         path_list::{self, ListedPath, PATH_LIST_LEN_MAX},
     },
-    transfer::{self, Progress, TransferError, Transferred},
+    transfer::{self, Progress, There, TransferError, Transferred},
 };
 
 /// Where Nix tells a build of its structured attributes.
@@ -50,10 +50,15 @@ pub(super) struct Copy {
     /// The directory in which /nix/store is, if it is not /
     #[arg(long, value_name = "DIR", conflicts_with = "from")]
     root: Option<PathBuf>,
+
+    /// Also copy what the store has already, to bring back what is missing of it
+    #[arg(long)]
+    again: bool,
 }
 
 impl Copy {
     pub(super) async fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
+        let when_there = if self.again { There::Again } else { There::LeaveOut };
         let progress = Arc::new(Progress::default());
         let show = || {
             let followed = progress.clone();
@@ -67,7 +72,8 @@ impl Copy {
                 let paths = closure::parse(&self.sources)?;
                 let (source, target) = (options.open_other(from)?, options.open()?);
                 let shown = show();
-                let copied = transfer::from_store(&source, &paths, &target, &progress).await;
+                let copied =
+                    transfer::from_store(&source, &paths, &target, when_there, &progress).await;
                 (shown, copied.map_err(|error| absent(error, from))?)
             }
             None => {
@@ -76,7 +82,7 @@ impl Copy {
                 let root = self.root.as_deref().unwrap_or(Path::new("/"));
                 let dir = root.join(STORE_DIR.trim_start_matches('/'));
                 let shown = show();
-                (shown, transfer::from_files(&dir, listed, &target, &progress).await?)
+                (shown, transfer::from_files(&dir, listed, &target, when_there, &progress).await?)
             }
         };
         if let Some(shown) = shown {

@@ -3,6 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use crate::{
     service::{
         Stores,
         blob::{SMALL_BLOB_LEN_MAX, layer::Verify},
+        local::LocalStore,
     },
 };
 
@@ -134,6 +136,11 @@ impl GlobalOptions {
         (addresses.blobs, addresses.directories, addresses.path_infos) = (None, None, None);
         addresses.store = Some(address.to_owned());
         Ok(compose::open(&addresses)?)
+    }
+
+    /// Opens the directory that the blobs of the store are in, if they are in one.
+    pub(super) fn open_local(&self) -> anyhow::Result<Option<Arc<LocalStore>>> {
+        Ok(compose::open_local(&self.addresses()?)?)
     }
 
     fn addresses(&self) -> anyhow::Result<Addresses> {

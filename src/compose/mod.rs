@@ -183,6 +183,19 @@ pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     Ok(Stores { blobs, directories, path_infos, nars })
 }
 
+/// Opens the store directory that holds the blobs at `addresses`, for those who look after it. `None` if they are
+/// somewhere else.
+pub fn open_local(addresses: &Addresses) -> Result<Option<Arc<LocalStore>>, Error> {
+    let store = addresses.store.as_deref().unwrap_or("local:");
+    let Address::Local(dir) = addresses.blobs.as_deref().unwrap_or(store).parse()? else {
+        return Ok(None);
+    };
+    let dir = dir.as_ref().unwrap_or(&addresses.store_dir);
+    let address = || format!("the store in {}", dir.display());
+    let store = LocalStore::open(dir);
+    store.map(Some).map_err(|source| Error::Open { address: address(), source })
+}
+
 /// Opens each store directory and each channel once, however many services live there.
 struct Opener<'a> {
     addresses: &'a Addresses,

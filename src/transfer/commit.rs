@@ -5,7 +5,10 @@ use std::{collections::HashSet, pin::pin, sync::atomic::Ordering::Relaxed};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Progress, QUESTIONS_AT_ONCE, Result, TransferError};
-use crate::{nix::PathInfo, service::Stores};
+use crate::{
+    nix::{Details, PathInfo},
+    service::Stores,
+};
 
 /// How many path infos are put after one wait for the disk at most.
 const COMMIT_PATHS_MAX: usize = 256;
@@ -59,12 +62,26 @@ async fn put(target: &Stores, path_infos: Vec<PathInfo>, progress: &Progress) ->
 }
 
 async fn put_wave(target: &Stores, wave: Vec<PathInfo>, progress: &Progress) -> Result<()> {
-    let puts = stream::iter(wave).map(|path_info| async move {
+    let puts = stream::iter(wave).map(|mut path_info| async move {
         let path = path_info.store_path.clone();
+        if let Some(there) = target.path_infos.get(&path.digest()).await? {
+            keep_signatures(&mut path_info, &there);
+        }
         let put = target.path_infos.put(path_info).await;
         put.map_err(|source| TransferError::Store { path, source })?;
         progress.done.fetch_add(1, Relaxed);
         Ok(())
     });
     puts.buffer_unordered(QUESTIONS_AT_ONCE).try_collect().await
+}
+
+/// Those that the target has of the same path with the same archive are not ours to remove.
+fn keep_signatures(path_info: &mut PathInfo, there: &PathInfo) {
+    let Details::NarInfo(info) = &mut path_info.details else { return };
+    let Some(old) = there.nar_info() else { return };
+    if there.store_path == path_info.store_path && old.nar == info.nar {
+        let lacking = old.signatures.iter().filter(|old| !info.signatures.contains(old));
+        let lacking: Vec<_> = lacking.cloned().collect();
+        info.signatures.extend(lacking);
+    }
 }

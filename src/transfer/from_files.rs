@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use tokio::runtime::Handle;
 
 use super::{
-    Difference, PATHS_AT_ONCE, Progress, Result, TransferError, Transferred, Wanted,
+    Difference, PATHS_AT_ONCE, Progress, Result, There, TransferError, Transferred, Wanted,
     commit::commit, lacking, order::references_first,
 };
 use crate::{
@@ -38,10 +38,11 @@ pub async fn from_files(
     dir: &Path,
     listed: Vec<ListedPath>,
     target: &Stores,
+    when_there: There,
     progress: &Arc<Progress>,
 ) -> Result<Transferred> {
     let paths = listed.len();
-    let lacking = lacking(target, references_first(listed)?).await?;
+    let lacking = lacking(target, references_first(listed)?, when_there).await?;
     progress.begin(paths, paths - lacking.len());
     let runtime = Handle::current();
     let reads = stream::iter(lacking).map(|listed| {

@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Difference, PATHS_AT_ONCE, Progress, QUESTIONS_AT_ONCE, Result, TransferError, Transferred,
-    Wanted, commit::commit, contents::copy_contents, lacking, order::references_first,
+    Difference, PATHS_AT_ONCE, Progress, QUESTIONS_AT_ONCE, Result, There, TransferError,
+    Transferred, Wanted, commit::commit, contents::copy_contents, lacking, order::references_first,
 };
 use crate::{
     nix::{PathInfo, StorePath, StorePathDigest},
@@ -37,11 +37,12 @@ pub async fn from_store(
     source: &Stores,
     roots: &[StorePath],
     target: &Stores,
+    when_there: There,
     progress: &Arc<Progress>,
 ) -> Result<Transferred> {
     let closure = closure(source, roots).await?;
     let paths = closure.len();
-    let lacking = lacking(target, references_first(closure)?).await?;
+    let lacking = lacking(target, references_first(closure)?, when_there).await?;
     progress.begin(paths, paths - lacking.len());
     let copies = stream::iter(lacking).map(|path_info| {
         let (source, target, progress) = (source.clone(), target.clone(), progress.clone());

@@ -43,6 +43,15 @@ pub struct Progress {
     done: AtomicU64,
 }
 
+/// What is done about paths that the target has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum There {
+    /// They are left out.
+    LeaveOut,
+    /// What is missing of their contents is brought back, and they get no signature less than they have.
+    Again,
+}
+
 /// What a transfer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transferred {
@@ -144,7 +153,7 @@ trait Wanted {
 }
 
 /// Takes those out that the target has, and checks that all that the others refer to is there or will be.
-async fn lacking<W: Wanted>(target: &Stores, ordered: Vec<W>) -> Result<Vec<W>> {
+async fn lacking<W: Wanted>(target: &Stores, ordered: Vec<W>, when_there: There) -> Result<Vec<W>> {
     let asked = stream::iter(ordered).map(|wanted| async move {
         let found = target.path_infos.get(&wanted.store_path().digest()).await?;
         let there = found.is_some_and(|found| found.store_path == *wanted.store_path());
@@ -157,7 +166,7 @@ async fn lacking<W: Wanted>(target: &Stores, ordered: Vec<W>) -> Result<Vec<W>> 
     let mut outside = Vec::new();
     while let Some((wanted, there)) = asked.try_next().await? {
         known.insert(wanted.store_path().digest());
-        if there {
+        if there && when_there == There::LeaveOut {
             continue;
         }
         for reference in wanted.references() {

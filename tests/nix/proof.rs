@@ -148,57 +148,87 @@ fn what_a_build_made_must_be_signed_and_what_names_itself_is_proven() {
     assert_eq!((out.contains("not signed by a trusted key"), code), (true, Some(1)), "{out}");
 }
 
-/// Each byte of each file of the store that is flipped is found, and told with the path of the file that it is in.
+/// Two paths, one of them with a large and a small file.
+fn tree_and_file(dir: &Path, root: &Path) {
+    let tree = dir.join("tree");
+    fs::create_dir_all(tree.join("inner")).expect("new");
+    write(tree.join("inner/large"), noise(1, 2_000_000), 0o644);
+    write(tree.join("inner/small"), noise(2, 2000), 0o644);
+    run(nix("nix-store", root).arg("--add").arg(&tree));
+    let other = dir.join("other");
+    write(&other, noise(3, 1_000_000), 0o644);
+    run(nix("nix-store", root).arg("--add").arg(&other));
+}
+
+/// Flips a bit of `contents`, at the byte `at`, wherever in `store` they lie.
+fn flip(store: &Path, contents: &[u8], at: usize) {
+    let (before, after) = (&contents[..at], &contents[at + 1..]);
+    let place = |file: &Path| {
+        let bytes = fs::read(file).ok()?;
+        let mut windows = bytes.windows(contents.len());
+        let start = windows.position(|w| w[..at] == *before && w[at + 1..] == *after)?;
+        Some((start + at, bytes[start + at]))
+    };
+    let found = files(store).into_iter().find_map(|file| Some((place(&file)?, file)));
+    let ((place, byte), file) = found.expect("the contents lie in the store as they are");
+    let opened = fs::OpenOptions::new().write(true).open(&file).expect("root may");
+    opened.write_all_at(&[byte ^ 1], place as u64).expect("root may");
+}
+
+/// Each flipped bit of a file is found and told with the place of the file, whether it is packed or not; and what is
+/// damaged can be brought back.
 #[test]
-fn flipped_bytes_are_found_and_named() {
+fn flipped_bits_are_found_named_and_repaired() {
     if !have_program("nix-store") {
         return;
     }
-    let copied = Copied::new(|dir, root| {
-        let tree = dir.join("tree");
-        fs::create_dir_all(tree.join("inner")).expect("new");
-        write(tree.join("inner/large"), noise(1, 2_000_000), 0o644);
-        write(tree.join("inner/small"), noise(2, 2000), 0o644);
-        run(nix("nix-store", root).arg("--add").arg(&tree));
-        let other = dir.join("other");
-        write(&other, noise(3, 1_000_000), 0o644);
-        run(nix("nix-store", root).arg("--add").arg(&other));
-    });
-    let (tree, other) = {
-        let infos = copied.infos();
-        let find = |name: &str| {
-            let mut paths = infos.iter().filter_map(|info| info["path"].as_str());
-            paths.find(|path| path.ends_with(name)).expect("it was added").to_owned()
-        };
-        (find("-tree"), find("-other"))
+    let copied = Copied::new(tree_and_file);
+    let infos = copied.infos();
+    let find = |name: &str| {
+        let mut paths = infos.iter().filter_map(|info| info["path"].as_str());
+        paths.find(|path| path.ends_with(name)).expect("it was added")
     };
-    let flip = |len: u64, at: u64| {
-        let all = files(&copied.store());
-        let of_len = |file: &&PathBuf| fs::metadata(file).is_ok_and(|m| m.len() == len);
-        let file = all.iter().find(of_len).expect("a large file is one on disk");
-        let permissions = fs::metadata(file).expect("it is there").permissions();
-        let opened = fs::OpenOptions::new().read(true).write(true).open(file).expect("root may");
-        let mut byte = [0];
-        opened.read_exact_at(&mut byte, at).expect("within");
-        opened.write_all_at(&[byte[0] ^ 1], at).expect("root may");
-        fs::set_permissions(file, permissions).expect("ours");
+    let (tree, other) = (find("-tree"), find("-other"));
+    let (large, small, file) = (noise(1, 2_000_000), noise(2, 2000), noise(3, 1_000_000));
+    let told = || {
+        let (out, code) = copied.verify(&["--all"]);
+        assert_eq!(code, Some(1), "{out}");
+        let mut told: Vec<_> = out.lines().map(str::to_owned).collect();
+        told.sort();
+        told
     };
     assert_eq!(copied.verify(&["--all"]).1, Some(0));
-    flip(2_000_000, 1_999_999);
-    let (out, code) = copied.verify(&["--all"]);
-    assert_eq!(code, Some(1));
-    assert!(out.starts_with(&format!("{tree}/inner/large: blob blake3-")), "{out}");
-    assert_eq!(out.lines().count(), 1, "{out}");
-    assert_eq!(copied.verify(&[&other]).1, Some(0));
-    flip(1_000_000, 0);
-    let (out, _) = copied.verify(&["--all"]);
-    assert_eq!(out.lines().count(), 2, "{out}");
-    flip(2_000_000, 1_999_999);
-    let (out, _) = copied.verify(&["--all"]);
-    assert!(out.starts_with(&format!("{other}: blob blake3-")), "{out}");
-    flip(1_000_000, 0);
+    for (contents, at, named) in [
+        (&large, 1_999_999, format!("{tree}/inner/large: blob blake3-")),
+        (&small, 1000, format!("{tree}/inner/small: blob blake3-")),
+        (&file, 0, format!("{other}: blob blake3-")),
+    ] {
+        flip(&copied.store(), contents, at);
+        let told = told();
+        assert!(told.len() == 1 && told[0].starts_with(&named), "{told:?}");
+        flip(&copied.store(), contents, at);
+        assert_eq!(copied.verify(&["--all"]).1, Some(0));
+    }
+    for (contents, at) in [(&large, 7), (&small, 7), (&file, 7)] {
+        flip(&copied.store(), contents, at);
+    }
+    assert_eq!(told().len(), 3);
+    assert_eq!(copied.verify(&[tree, "--remove-damaged"]).1, Some(1));
+    let told = told();
+    assert_eq!(told.iter().filter(|line| line.contains("it is missing")).count(), 2, "{told:?}");
+    assert_eq!(copied.verify(&["--all", "--remove-damaged"]).1, Some(1));
+    let copy = |again: &[&str]| {
+        let mut command = copied.lazystore();
+        command.arg("copy").args(again).arg("--root").arg(copied.root());
+        run(command.arg(copied.dir.path().join("list.json")));
+    };
+    copy(&[]);
+    assert_eq!(copied.verify(&["--all"]).1, Some(1), "what is there is left out");
+    copy(&["--again"]);
     assert_eq!(copied.verify(&["--all"]).1, Some(0));
+
     let absent = "/nix/store/n5wkd9frr45pa74if5gpz9j7mifg27fh-foo";
     assert_eq!(copied.verify(&[absent]).1, Some(3));
     assert_eq!(copied.verify(&[]).1, Some(2));
+    assert_eq!(copied.verify(&["--all", "--remove-damaged", "--store", "memory:"]).1, Some(2));
 }

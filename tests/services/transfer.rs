@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use lazystore::{
     castore::{Directory, Name, Node, NodeRef, SizeRule},
-    nix::{Details, NarInfo, PathInfo, StorePath, StorePathDigest},
+    nix::{Details, NarInfo, PathInfo, SecretKey, StorePath, StorePathDigest},
     render::RenderNar,
     service::{
         Result, Stores,
@@ -17,7 +17,7 @@ use lazystore::{
         directory::backend::MemoryDirectories,
         pathinfo::{PathInfoService, PathInfoStream, backend::MemoryPathInfos},
     },
-    transfer::{Progress, TransferError, Transferred, from_store},
+    transfer::{Progress, There, TransferError, Transferred, from_store},
 };
 
 use crate::{
@@ -135,7 +135,7 @@ async fn copy(
     target: &Stores,
 ) -> Result<Transferred, TransferError> {
     let roots: Vec<_> = roots.iter().copied().map(path).collect();
-    from_store(source, &roots, target, &Arc::new(Progress::default())).await
+    from_store(source, &roots, target, There::LeaveOut, &Arc::new(Progress::default())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,6 +197,33 @@ async fn contents_that_are_not_those_of_the_nar_hash_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_copied_again_has_the_signatures_of_both() {
+    let (source, target) = (source(1, SizeRule::Documented).await, memory());
+    let target = Stores { path_infos: Arc::new(MemoryPathInfos::new()), ..target };
+    let sign = async |stores: &Stores, key: u8| {
+        let info = stores.path_infos.get(&path(1).digest()).await.expect("memory");
+        let mut path_info = info.expect("it is there");
+        let fingerprint = path_info.fingerprint().expect("it has a NAR hash");
+        let key = SecretKey::from_seed(&format!("key-{key}"), &[key; 32]).expect("legal");
+        let Details::NarInfo(info) = &mut path_info.details else { panic!("it has one") };
+        info.signatures.push(key.sign(fingerprint.as_bytes()));
+        path_info
+    };
+    copy(&source, &[1], &target).await.expect("whole");
+    target.path_infos.put(sign(&target, 1).await).await.expect("memory");
+    let signed = Arc::new(MemoryPathInfos::new());
+    signed.put(sign(&source, 2).await).await.expect("memory");
+    let source = Stores { path_infos: signed, ..source };
+    let progress = Arc::new(Progress::default());
+    for (when_there, count) in [(There::LeaveOut, 1), (There::Again, 2), (There::Again, 2)] {
+        from_store(&source, &[path(1)], &target, when_there, &progress).await.expect("whole");
+        let there = target.path_infos.get(&path(1).digest()).await.expect("memory");
+        let there = there.expect("it is there");
+        assert_eq!(there.nar_info().map(|info| info.signatures.len()), Some(count));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_absent_in_the_source_is_named() {
     let (source, target) = (source(3, SizeRule::Documented).await, memory());
     let error = copy(&source, &[9], &target).await.expect_err("absent");
@@ -206,7 +233,9 @@ async fn what_is_absent_in_the_source_is_named() {
     );
     // The same digest under another name is another path.
     let other = StorePath::new(path(1).digest(), "other").expect("legal");
-    let error = from_store(&source, &[other], &target, &Arc::default()).await.expect_err("absent");
+    let error = from_store(&source, &[other], &target, There::LeaveOut, &Arc::default())
+        .await
+        .expect_err("absent");
     assert!(matches!(error, TransferError::Absent(_)), "{error}");
     assert_eq!(check(&source, &target).await, 0);
 }

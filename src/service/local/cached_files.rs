@@ -58,22 +58,23 @@ impl BlobFiles {
         Ok(None)
     }
 
-    /// Removes a blob of a cache that is not what its name says, or cannot be read.
+    /// Removes a blob that is not what its name says, or cannot be read.
     pub(super) fn remove_damaged(&self, digest: &Digest) {
-        let Some(cache) = &self.cache else { return };
         self.staged.write().remove(digest);
         let (staged, published) = (digest.to_hex(), blob_path(digest));
         for (folder, name) in [(&self.session.folder, staged), (&self.blobs, published)] {
             let Ok(stat) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
             };
-            if rustix::fs::unlinkat(folder, &name, AtFlags::empty()).is_ok() {
+            if rustix::fs::unlinkat(folder, &name, AtFlags::empty()).is_ok()
+                && let Some(cache) = &self.cache
+            {
                 cache.bound.release(on_disk(stat.st_size as u64));
             }
         }
     }
 
-    /// Hashes the file of a blob of a cache, whatever is known of it, and removes it if it is damaged. Returns its length
+    /// Hashes the file of a blob, whatever is known of it, and removes it if it is damaged. Returns its length
     /// and whether it was whole; `None` if it is gone.
     pub(super) fn verify(&self, digest: &Digest) -> Result<Option<(u64, bool)>> {
         let path = blob_path(digest);

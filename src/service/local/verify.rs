@@ -29,6 +29,16 @@ impl Verified {
 }
 
 impl LocalStore {
+    /// Hashes a blob, and takes it out if it is damaged, so that it can be put again. Returns whether it was damaged.
+    /// Nothing else takes anything out of a store: this is for whoever was asked to. Blocks.
+    pub fn remove_if_damaged(&self, digest: &Digest) -> Result<bool> {
+        let is_whole = match self.blobs().verify(digest)? {
+            Some((_, is_whole)) => is_whole,
+            None => self.packs().verify(digest)?,
+        };
+        Ok(!is_whole)
+    }
+
     /// Hashes every blob that is in its place in a cache, and removes those that are not what they should be. What is not
     /// whole yet is left out: it is looked at before it is used. Blocks.
     pub fn verify_blobs(&self, verified: &Verified) -> Result<()> {

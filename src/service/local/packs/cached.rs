@@ -23,7 +23,7 @@ impl Packs {
         self.locate(digest)?.map_or(Ok(()), |place| self.forget(digest, &place))
     }
 
-    /// Hashes a blob of a cache, whatever is known of it, and takes it out if it is damaged. Returns whether it was whole;
+    /// Hashes a blob, whatever is known of it, and takes it out if it is damaged. Returns whether it was whole;
     /// one that has been evicted is.
     pub(in crate::service::local) fn verify(&self, digest: &Digest) -> Result<bool> {
         let Some(place) = self.locate(digest)? else { return Ok(true) };
@@ -43,7 +43,7 @@ impl Packs {
     /// Takes a damaged blob out, so that it can be put again.
     pub(super) fn forget(&self, digest: &Digest, place: &Place) -> Result<()> {
         let pack = file_name(place.pack);
-        tracing::warn!(%digest, pack, "a blob in the cache was damaged; it is fetched again");
+        tracing::warn!(%digest, pack, "a blob was damaged, and is taken out");
         self.staged.write().remove(digest);
         self.ahead.remove(digest);
         self.database.write(Durability::Ordered, |transaction| {

@@ -28,6 +28,7 @@ mod seeds;
 mod serving;
 mod tampered;
 mod tampered_uploads;
+mod tls;
 mod told;
 mod uploading;
 mod weather;

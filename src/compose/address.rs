@@ -83,10 +83,17 @@ fn server(kind: &str, rest: &str) -> Result<GrpcAddress, String> {
         "unix" => Ok(GrpcAddress::Unix(absolute(rest)?)),
         "http" | "https" => {
             let authority = rest.strip_prefix("//").unwrap_or_default().trim_end_matches('/');
-            if authority.is_empty() || authority.contains(['/', '@', ' ']) {
-                return Err(format!("expected grpc+{kind}://host:port"));
+            let servers: Vec<&str> = authority.split(',').collect();
+            if servers.iter().any(|one| one.is_empty() || one.contains(['/', '@', ' '])) {
+                return Err(format!(
+                    "expected grpc+{kind}://host:port, or several host:port with commas between"
+                ));
             }
-            Ok(GrpcAddress::Http(format!("{kind}://{authority}")))
+            let url = |server: &&str| format!("{kind}://{server}");
+            Ok(match &servers[..] {
+                [server] => GrpcAddress::Http(url(server)),
+                servers => GrpcAddress::Several(servers.iter().map(url).collect()),
+            })
         }
         _ => Err(FORMS.to_owned()),
     }
@@ -163,6 +170,10 @@ mod tests {
             ("local:", Address::Local(None)),
             ("local:///a/b", Address::Local(Some("/a/b".into()))),
             ("grpc+http://[::1]:8000", grpc(GrpcAddress::Http("http://[::1]:8000".to_owned()))),
+            (
+                "grpc+http://a:1,b:2",
+                grpc(GrpcAddress::Several(vec!["http://a:1".to_owned(), "http://b:2".to_owned()])),
+            ),
             ("grpc+https://host:1/", grpc(GrpcAddress::Http("https://host:1".to_owned()))),
             ("grpc+unix:///run/s", grpc(GrpcAddress::Unix("/run/s".into()))),
             (
@@ -207,6 +218,7 @@ mod tests {
             ("local:?x=1", "takes no options"),
             ("grpc+http:", "grpc+http://host:port"),
             ("grpc+http://a/b", "grpc+http://host:port"),
+            ("grpc+http://a:1,", "grpc+http://host:port"),
             ("grpc+tcp://a:1", "expected memory:"),
             ("grpc+unix:s", "must be absolute"),
             ("grpc+http://a:1?dialect=nix", "expected tvix or snix"),

@@ -96,12 +96,23 @@ fn read(file: &Path) -> Result<Vec<u8>, SecretsError> {
 }
 
 fn speaks_tls(server: &GrpcAddress) -> bool {
-    matches!(server, GrpcAddress::Http(url) if url.starts_with("https://"))
+    match server {
+        GrpcAddress::Http(url) => url.starts_with("https://"),
+        GrpcAddress::Several(urls) => urls.iter().all(|url| url.starts_with("https://")),
+        GrpcAddress::Unix(_) => false,
+    }
 }
 
 fn is_of_this_machine(server: &GrpcAddress) -> bool {
-    let GrpcAddress::Http(url) = server else { return true };
-    let authority = url.split_once("://").map_or(url.as_str(), |(_, authority)| authority);
+    match server {
+        GrpcAddress::Unix(_) => true,
+        GrpcAddress::Http(url) => is_loopback(url),
+        GrpcAddress::Several(urls) => urls.iter().all(|url| is_loopback(url)),
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, authority)| authority);
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -128,6 +139,8 @@ mod tests {
             (http("http://localhost:1"), true),
             (GrpcAddress::Unix("/run/s".into()), true),
             (http("http://far:1"), false),
+            (GrpcAddress::Several(vec!["http://[::1]:1".into(), "http://far:1".into()]), false),
+            (GrpcAddress::Several(vec!["https://near:1".into(), "https://far:1".into()]), true),
             (http("http://127.0.0.1.far:1"), false),
             (http("http://10.0.0.1:1"), false),
         ] {

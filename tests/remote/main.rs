@@ -10,6 +10,7 @@ mod support;
 
 mod access;
 mod damage;
+mod failover;
 mod far;
 mod frugal;
 mod lent;

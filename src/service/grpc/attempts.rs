@@ -4,11 +4,12 @@ use std::{future::Future, pin::pin, time::Duration};
 
 use futures::future::{Either, select};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tonic::{Code, Status, codegen::http::uri::PathAndQuery};
+use tonic::{Code, Status};
 
 use super::{
     Dialect, GrpcChannel,
     method::{Effort, Method},
+    peers::{PeerId, Target},
     status::{Failure, failure, from_status},
 };
 use crate::service::{Error, Result, pause::random_part};
@@ -37,12 +38,12 @@ enum Attempt<T> {
 }
 
 impl GrpcChannel {
-    /// Makes `call`, which gets the path of the method, until the peer answers. What is no answer is tried again while
+    /// Makes `call`, which gets whom to call by which name, until the peer answers. What is no answer is tried again while
     /// there is time. Errors are those of the last attempt.
     pub(super) async fn attempt<T, F>(
         &self,
         method: &'static Method,
-        call: impl Fn(PathAndQuery) -> F,
+        call: impl Fn(Target) -> F,
     ) -> Result<Answer<T>>
     where
         F: Future<Output = Answer<T>>,
@@ -56,7 +57,7 @@ impl GrpcChannel {
                 Attempt::Failed { error, is_news } => (error, is_news),
             };
             let next = Instant::now() + random_part(pause);
-            if attempt == ATTEMPTS_MAX || next >= deadline {
+            if attempt >= ATTEMPTS_MAX.max(self.0.peers.len() as u32) || next >= deadline {
                 if is_news {
                     tracing::warn!(%error, method = method.name, "a call failed");
                 }
@@ -73,7 +74,7 @@ impl GrpcChannel {
     pub(super) async fn attempt_first<T, F>(
         &self,
         method: &'static Method,
-        call: impl Fn(PathAndQuery) -> F,
+        call: impl Fn(Target) -> F,
     ) -> Result<Answer<T>>
     where
         F: Future<Output = Answer<T>>,
@@ -88,7 +89,7 @@ impl GrpcChannel {
     async fn attempt_once<T, F>(
         &self,
         method: &'static Method,
-        call: &impl Fn(PathAndQuery) -> F,
+        call: &impl Fn(Target) -> F,
         deadline: Instant,
     ) -> Attempt<T>
     where
@@ -97,28 +98,31 @@ impl GrpcChannel {
         if let Err(error) = self.check_online(method) {
             return Attempt::Over(error);
         }
-        if let Err(refusal) = self.0.circuit.enter() {
-            return Attempt::Over(refusal);
-        }
+        let peers = &self.0.peers;
+        let peer = match peers.choose() {
+            Ok(peer) => peer,
+            Err(refusal) => return Attempt::Over(refusal),
+        };
         let began = Instant::now();
-        let Ok(answer) = timeout_at(deadline, self.hedged(method, call, deadline)).await else {
+        let Ok(answer) = timeout_at(deadline, self.hedged(method, call, peer, deadline)).await
+        else {
             let error = self.timed_out(method);
-            let is_news = self.failed(began, &error);
+            let is_news = self.failed(peer, began, &error);
             return Attempt::Failed { error, is_news };
         };
         match answer {
             Err(status) if failure(&status) == Failure::Unreachable => {
                 let error = self.error(method, status);
-                let is_news = self.failed(began, &error);
+                let is_news = self.failed(peer, began, &error);
                 Attempt::Failed { error, is_news }
             }
             // It has answered, and may do better at another time.
             Err(status) if failure(&status) == Failure::Passing => {
-                self.0.circuit.answered();
+                peers.circuit(peer).answered();
                 Attempt::Failed { error: self.error(method, status), is_news: true }
             }
             answer => {
-                self.0.circuit.answered();
+                peers.circuit(peer).answered();
                 Attempt::Answered(answer)
             }
         }
@@ -129,13 +133,14 @@ impl GrpcChannel {
     async fn hedged<T, F>(
         &self,
         method: &'static Method,
-        call: &impl Fn(PathAndQuery) -> F,
+        call: &impl Fn(Target) -> F,
+        peer: PeerId,
         deadline: Instant,
     ) -> Answer<T>
     where
         F: Future<Output = Answer<T>>,
     {
-        let first = pin!(self.in_dialect(method, call));
+        let first = pin!(self.in_dialect(method, call, peer));
         if method.effort != Effort::Lookup {
             return first.await;
         }
@@ -149,10 +154,16 @@ impl GrpcChannel {
             Either::Left((answer, _)) => return answer,
             Either::Right(((), first)) => first,
         };
-        let second = pin!(self.in_dialect(method, call));
+        let beside = self.0.peers.beside(peer);
+        let second = pin!(self.in_dialect(method, call, beside));
         let (answer, other) = match select(first, second).await {
             Either::Left((answer, second)) => (answer, Either::Right(second)),
-            Either::Right((answer, first)) => (answer, Either::Left(first)),
+            Either::Right((answer, first)) => {
+                if beside != peer {
+                    self.0.peers.turn_from(peer);
+                }
+                (answer, Either::Left(first))
+            }
         };
         match (answer.as_ref().err().map_or(Failure::None, failure), other) {
             (Failure::None, _) => answer,
@@ -165,13 +176,15 @@ impl GrpcChannel {
     pub(super) async fn in_dialect<T, F>(
         &self,
         method: &'static Method,
-        call: &impl Fn(PathAndQuery) -> F,
+        call: &impl Fn(Target) -> F,
+        peer: PeerId,
     ) -> Answer<T>
     where
         F: Future<Output = Answer<T>>,
     {
+        let target = |dialect| Target { peer, path: method.path(dialect) };
         let dialect = self.known_dialect().unwrap_or(Dialect::Tvix);
-        let answer = call(method.path(dialect)).await;
+        let answer = call(target(dialect)).await;
         if self.0.options.dialect.is_some() || !method.has_dialects() {
             return answer;
         }
@@ -184,7 +197,7 @@ impl GrpcChannel {
             }
         }
         let other = dialect.other();
-        match call(method.path(other)).await {
+        match call(target(other)).await {
             // It knows the method by neither name.
             Err(status) if status.code() == Code::Unimplemented => answer,
             other_answer => {

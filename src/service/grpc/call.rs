@@ -11,10 +11,7 @@ use futures::{
 use prost::Message;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    CancellationHandle, Code, Request, Status, Streaming, client::Grpc,
-    codegen::http::uri::PathAndQuery,
-};
+use tonic::{CancellationHandle, Code, Request, Status, Streaming, client::Grpc};
 
 use super::{
     ANSWER_DIGEST_HEADER, FOUND_HEADER, GrpcChannel, MESSAGE_LEN_MAX,
@@ -22,6 +19,7 @@ use super::{
     codec::RawCodec,
     guard::{Arrived, Guarded},
     method::{Lane, Method},
+    peers::{PeerId, Target},
     status::{Failure, failure},
 };
 use crate::{
@@ -44,6 +42,7 @@ pub(crate) enum Opened<R> {
 
 /// A stream of which the first message has come.
 struct Begun {
+    peer: PeerId,
     first: Option<Bytes>,
     rest: Streaming<Bytes>,
     arrived: Arrived,
@@ -56,7 +55,7 @@ impl GrpcChannel {
         M: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let ask = |path| self.ask(method, method.lane, path, message.clone());
+        let ask = |target| self.ask(method, method.lane, target, message.clone());
         match self.attempt(method, ask).await? {
             Ok(answer) => self.read(method, answer).map(Some),
             Err(status) if status.code() == Code::NotFound => Ok(None),
@@ -72,7 +71,7 @@ impl GrpcChannel {
     {
         let greet = |lane| {
             let message = message.clone();
-            let ask = move |path| self.ask(method, lane, path, message.clone());
+            let ask = move |target| self.ask(method, lane, target, message.clone());
             async move { self.attempt_first(method, ask).await }
         };
         let lanes = [Lane::Questions, Lane::Closures, Lane::Contents, Lane::Ranges].map(greet);
@@ -93,8 +92,8 @@ impl GrpcChannel {
         R: Message + Default + 'static,
     {
         let began = Instant::now();
-        let call = |path| self.begin(method, method.lane, path, message.clone());
-        let Begun { first, rest, arrived } = match self.attempt(method, call).await? {
+        let call = |target| self.begin(method, method.lane, target, message.clone());
+        let Begun { peer, first, rest, arrived } = match self.attempt(method, call).await? {
             Ok(begun) => begun,
             Err(status) if status.code() == Code::NotFound => return Ok(Opened::NotFound),
             Err(status) => return Err(self.error(method, status)),
@@ -108,14 +107,14 @@ impl GrpcChannel {
             let began = Instant::now();
             let message = match patience.wait(messages.message()).await {
                 Some(Ok(Some(message))) => {
-                    channel.0.circuit.answered();
+                    channel.0.peers.circuit(peer).answered();
                     channel.read(method, message)
                 }
                 Some(Ok(None)) => return None,
                 Some(Err(status)) => Err(channel.error(method, contradiction(status))),
                 None => {
                     let error = channel.timed_out(method);
-                    channel.failed(began, &error);
+                    channel.failed(peer, began, &error);
                     Err(error)
                 }
             };
@@ -135,7 +134,7 @@ impl GrpcChannel {
         M: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let send = |path| self.send(method, path, Request::new(stream::iter(messages.clone())));
+        let send = |target| self.send(method, target, Request::new(stream::iter(messages.clone())));
         match self.attempt(method, send).await? {
             Ok(answer) => self.read(method, answer),
             Err(status) => Err(self.error(method, status)),
@@ -151,11 +150,12 @@ impl GrpcChannel {
         self.check_online(method)?;
         // What was sent cannot be sent again in the other dialect.
         let path = method.path(self.dialect().await?);
+        let target = Target { peer: self.0.peers.choose()?, path };
         let (sender, receiver) = mpsc::channel(UPLOAD_MESSAGES_MAX);
         let mut request = Request::new(ReceiverStream::new(receiver));
         let cancel = Some(request.cancellation_handle());
         let channel = self.clone();
-        let answer = tokio::spawn(async move { channel.send(method, path, request).await });
+        let answer = tokio::spawn(async move { channel.send(method, target, request).await });
         Ok(Upload {
             channel: self.clone(),
             method,
@@ -171,10 +171,10 @@ impl GrpcChannel {
         &self,
         method: &'static Method,
         lane: Lane,
-        path: PathAndQuery,
+        target: Target,
         message: M,
     ) -> Answer<Bytes> {
-        let begun = self.begin(method, lane, path, message).await?;
+        let begun = self.begin(method, lane, target, message).await?;
         let answer = begun.first.ok_or_else(|| Status::internal("an answer without a message"))?;
         end(begun.rest).await?;
         Ok(answer)
@@ -185,10 +185,11 @@ impl GrpcChannel {
         &self,
         method: &'static Method,
         lane: Lane,
-        path: PathAndQuery,
+        target: Target,
         message: M,
     ) -> Answer<Begun> {
-        let mut grpc = self.ready(lane).await?;
+        let Target { peer, path } = target;
+        let mut grpc = self.ready(peer, lane).await?;
         let codec = RawCodec::<M>::new();
         let answer = grpc.server_streaming(Request::new(message), path, codec).await?;
         let arrived = answer.extensions().get::<Arrived>().cloned().unwrap_or_default();
@@ -206,17 +207,18 @@ impl GrpcChannel {
             let what = format!("the answer of {} was damaged on its way", method.name);
             return Err(Status::data_loss(what));
         }
-        Ok(Begun { first, rest, arrived })
+        Ok(Begun { peer, first, rest, arrived })
     }
 
     /// A stream of messages and its one answer.
     async fn send<M: Message + 'static>(
         &self,
         method: &'static Method,
-        path: PathAndQuery,
+        target: Target,
         messages: Request<impl Stream<Item = M> + Send + 'static>,
     ) -> Answer<Bytes> {
-        let mut grpc = self.ready(method.lane).await?;
+        let Target { peer, path } = target;
+        let mut grpc = self.ready(peer, method.lane).await?;
         let codec = RawCodec::<M>::new();
         let mut rest = grpc.streaming(messages, path, codec).await?.into_inner();
         let answer = rest.message().await?;
@@ -224,9 +226,9 @@ impl GrpcChannel {
         answer.ok_or_else(|| Status::internal("an answer without a message"))
     }
 
-    async fn ready(&self, lane: Lane) -> Answer<Grpc<Guarded>> {
+    async fn ready(&self, peer: PeerId, lane: Lane) -> Answer<Grpc<Guarded>> {
         let token = self.0.options.token.clone();
-        let grpc = Grpc::new(Guarded { channel: self.lane(lane), token });
+        let grpc = Grpc::new(Guarded { channel: self.0.peers.lane(peer, lane), token });
         let mut grpc = grpc.max_decoding_message_size(MESSAGE_LEN_MAX);
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc)

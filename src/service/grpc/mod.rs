@@ -9,6 +9,7 @@ mod codec;
 mod guard;
 pub(crate) mod lending;
 pub(crate) mod method;
+mod peers;
 mod probe;
 mod secrets;
 mod status;
@@ -28,10 +29,11 @@ pub use status::to_status;
 use crate::{
     castore::{DIRECTORY_LEN_MAX, Digest, SizeRule},
     proto::castore as wire,
-    service::{Error, Result, blob::LocalBlob, circuit::Circuit},
+    service::{Error, Result, blob::LocalBlob},
 };
 use lending::Borrower;
-use method::{BLOB_STAT, Lane};
+use method::BLOB_STAT;
+use peers::Peers;
 
 /// The longest message that is read, in bytes: a directory of the longest kind, and what goes around it.
 pub const MESSAGE_LEN_MAX: usize = DIRECTORY_LEN_MAX + (64 << 10);
@@ -68,6 +70,8 @@ pub(crate) const FOUND_HEADER: &str = "lazystore-found";
 pub enum GrpcAddress {
     /// `http://host:port` or `https://host:port`; the latter trusts the roots of the system.
     Http(String),
+    /// Several of that kind, which have the same store: the next is asked where one fails.
+    Several(Vec<String>),
     /// A unix socket.
     Unix(PathBuf),
 }
@@ -76,6 +80,12 @@ impl fmt::Display for GrpcAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GrpcAddress::Http(url) => write!(f, "grpc+{url}"),
+            GrpcAddress::Several(urls) => {
+                let others =
+                    urls.iter().skip(1).map(|url| url.split_once("://").map_or("", |u| u.1));
+                let first = urls.first().map(String::as_str).into_iter();
+                write!(f, "grpc+{}", first.chain(others).collect::<Vec<_>>().join(","))
+            }
             GrpcAddress::Unix(path) => write!(f, "grpc+unix://{}", path.display()),
         }
     }
@@ -112,7 +122,7 @@ impl Default for GrpcOptions {
     }
 }
 
-/// A channel to one peer. Cheap to clone.
+/// A channel to a peer, or to several that have the same store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct GrpcChannel(Arc<Inner>);
 
@@ -122,16 +132,9 @@ struct Inner {
     options: GrpcOptions,
     /// By which names the peer answered last.
     dialect: Mutex<Option<Dialect>>,
-    circuit: Circuit,
+    peers: Peers,
     /// Where files can be borrowed, if that is possible.
     borrower: Option<Borrower>,
-    /// A connection a lane. Readers that are slow to take contents close the window of theirs, a closure or the ranges
-    /// of a long blob fill a slow line for a while: none of them must keep others from looking up a path, or from
-    /// reading a short file.
-    questions: Channel,
-    closures: Channel,
-    contents: Channel,
-    ranges: Channel,
 }
 
 impl GrpcChannel {
@@ -139,19 +142,15 @@ impl GrpcChannel {
     pub fn connect(address: &GrpcAddress, options: GrpcOptions) -> Result<Self> {
         let endpoint: Arc<str> = address.to_string().into();
         Ok(GrpcChannel(Arc::new(Inner {
-            circuit: Circuit::new(endpoint.clone(), options.deadline),
+            peers: Peers::open(address, &options)?,
             endpoint,
             dialect: Mutex::new(options.dialect),
             borrower: match address {
                 GrpcAddress::Unix(socket) if !options.offline => {
                     Some(Borrower::new(socket.clone()))
                 }
-                GrpcAddress::Unix(_) | GrpcAddress::Http(_) => None,
+                GrpcAddress::Unix(_) | GrpcAddress::Http(_) | GrpcAddress::Several(_) => None,
             },
-            questions: open(address, &options)?,
-            closures: open(address, &options)?,
-            contents: open(address, &options)?,
-            ranges: open(address, &options)?,
             options,
         })))
     }
@@ -215,15 +214,6 @@ impl GrpcChannel {
             Dialect::Snix => SizeRule::Doubled,
         })
     }
-
-    fn lane(&self, lane: Lane) -> Channel {
-        match lane {
-            Lane::Questions => self.0.questions.clone(),
-            Lane::Closures => self.0.closures.clone(),
-            Lane::Contents => self.0.contents.clone(),
-            Lane::Ranges => self.0.ranges.clone(),
-        }
-    }
 }
 
 fn empty_blob() -> wire::StatBlobRequest {
@@ -231,8 +221,10 @@ fn empty_blob() -> wire::StatBlobRequest {
     wire::StatBlobRequest { digest, ..Default::default() }
 }
 
+/// A connection to one peer.
 fn open(address: &GrpcAddress, options: &GrpcOptions) -> Result<Channel> {
     let endpoint = match address {
+        GrpcAddress::Several(_) => return Err(Error::invalid("each peer is opened by itself")),
         GrpcAddress::Http(url) => {
             let endpoint = Endpoint::from_shared(url.clone()).map_err(Error::invalid)?;
             match endpoint.uri().scheme_str() {
@@ -263,7 +255,7 @@ fn open(address: &GrpcAddress, options: &GrpcOptions) -> Result<Channel> {
         .keep_alive_timeout(keepalive)
         .keep_alive_while_idle(true);
     Ok(match address {
-        GrpcAddress::Http(_) => endpoint.connect_lazy(),
+        GrpcAddress::Http(_) | GrpcAddress::Several(_) => endpoint.connect_lazy(),
         GrpcAddress::Unix(path) => {
             let path = path.clone();
             endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub struct GlobalOptions {
-    /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port, grpc+https://host:port or
+    /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port[,host:port...], grpc+https://host:port or
     /// grpc+unix:///abs/socket, the last three with ?timeout=SECONDS for how long an answer may take (default 30) and
     /// ?dialect=tvix|snix if that cannot be found out, &token-file=FILE with a token for it, and with https
     /// &ca=FILE for the roots of its certificate, &cert=FILE&key=FILE for one of ours; or Nix binary caches, several with spaces between:

@@ -212,6 +212,8 @@ async fn routes(stores: Stores) -> io::Result<Routes> {
 #[cfg(test)]
 mod attempt_tests;
 #[cfg(test)]
+mod liar_tests;
+#[cfg(test)]
 mod range_tests;
 #[cfg(test)]
 mod tests;

@@ -191,6 +191,14 @@ pub trait BlobService: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Takes note that what was read was wrong: where several have the blobs, another is asked from now on.
+    fn distrust(&self) {}
+
+    /// Whether several have the blobs, so that one that sent something wrong does not stand for all.
+    fn has_others(&self) -> bool {
+        false
+    }
+
     /// Whether all that is there lies on this machine.
     fn is_local(&self) -> bool {
         false

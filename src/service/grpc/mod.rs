@@ -182,6 +182,21 @@ impl GrpcChannel {
         }
     }
 
+    /// Takes note of what a call ended with. Whether another peer should be asked, as this one has sent something wrong.
+    pub(crate) fn blames(&self, error: &Error) -> bool {
+        matches!(error, Error::Corrupt { .. }) && self.0.peers.blame()
+    }
+
+    /// Takes note that what a peer sent turned out to be wrong.
+    pub(crate) fn distrust(&self) {
+        self.0.peers.blame();
+    }
+
+    /// How many peers there are, each of which may be asked.
+    pub(crate) fn peers(&self) -> usize {
+        self.0.peers.len()
+    }
+
     /// The dialect the peer speaks. If no call has shown it yet, it is asked for the blob that everybody has.
     pub async fn dialect(&self) -> Result<Dialect> {
         if let Some(dialect) = self.known_dialect() {

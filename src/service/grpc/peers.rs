@@ -115,6 +115,12 @@ impl Peers {
         let _ = self.current.compare_exchange(peer.0, next, Relaxed, Relaxed);
     }
 
+    /// Whoever was asked last has sent something wrong: it is the next one's turn. `false` if there is no other.
+    pub(super) fn blame(&self) -> bool {
+        self.turn_from(self.current());
+        self.all.len() > 1
+    }
+
     /// A peer that was given up answers again.
     pub(super) fn is_back(&self, peer: PeerId) {
         self.circuit(peer).answered();

@@ -245,6 +245,14 @@ impl BlobService for GrpcBlobs {
         self.channel.borrow(digest).await
     }
 
+    fn distrust(&self) {
+        self.channel.distrust();
+    }
+
+    fn has_others(&self) -> bool {
+        self.channel.peers() > 1
+    }
+
     async fn lends(&self) -> bool {
         self.channel.lends().await
     }

@@ -139,6 +139,14 @@ impl BlobService for MeasuredBlobs {
         self.inner.lends().await
     }
 
+    fn distrust(&self) {
+        self.inner.distrust();
+    }
+
+    fn has_others(&self) -> bool {
+        self.inner.has_others()
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
     }

@@ -52,6 +52,13 @@ fn mismatch(endpoint: &str, expected: Digest, got: Digest) -> Error {
     Error::corrupt(endpoint, format!("blob {expected} has the contents of {got}"))
 }
 
+/// Tells the store below if it sent something wrong.
+fn blame<T>(inner: &dyn BlobService, piece: &Result<T>) {
+    if matches!(piece, Err(Error::Corrupt { .. })) {
+        inner.distrust();
+    }
+}
+
 #[async_trait]
 impl BlobService for VerifiedBlobs {
     async fn has(&self, digest: &Digest) -> Result<bool> {
@@ -74,14 +81,23 @@ impl BlobService for VerifiedBlobs {
             len: 0,
             held: VecDeque::new(),
         };
-        Ok(Some(Box::pin(stream::unfold(check, |mut check| async move {
+        let inner = self.inner.clone();
+        let pieces = stream::unfold(check, |mut check| async move {
             check.next().await.map(|piece| (piece, check))
-        }))))
+        });
+        Ok(Some(pieces.inspect(move |piece| blame(&*inner, piece)).boxed()))
     }
 
     async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
         let proven = self.inner.read_proven(digest, range.clone()).await?;
-        Ok(proven.map(|proven| checked(&self.endpoint, digest, &range, proven)))
+        let inner = self.inner.clone();
+        Ok(proven.map(|proven| match checked(&self.endpoint, digest, &range, proven) {
+            Proven::Lacking => Proven::Lacking,
+            Proven::Range { size, pieces } => {
+                let pieces = pieces.inspect(move |piece| blame(&*inner, piece)).boxed();
+                Proven::Range { size, pieces }
+            }
+        }))
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
@@ -102,6 +118,14 @@ impl BlobService for VerifiedBlobs {
 
     async fn lends(&self) -> bool {
         self.inner.lends().await
+    }
+
+    fn distrust(&self) {
+        self.inner.distrust();
+    }
+
+    fn has_others(&self) -> bool {
+        self.inner.has_others()
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {

@@ -54,6 +54,14 @@ impl GrpcDirectories {
         }))))
     }
 
+    async fn get_once(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
+        let Some(mut answer) = self.ask(digest, false).await? else { return Ok(None) };
+        match answer.next().await {
+            Some(directory) => check_digest(self.channel.endpoint(), digest, directory?).map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn check_root(&self, expected: Digest, answer: &wire::PutDirectoryResponse) -> Result<Digest> {
         if answer.root_digest == expected.as_bytes()[..] {
             return Ok(expected);
@@ -85,11 +93,15 @@ impl GrpcDirectories {
 #[async_trait]
 impl DirectoryService for GrpcDirectories {
     async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
-        let Some(mut answer) = self.ask(digest, false).await? else { return Ok(None) };
-        match answer.next().await {
-            Some(directory) => check_digest(self.channel.endpoint(), digest, directory?).map(Some),
-            None => Ok(None),
+        for _ in 1..self.channel.peers() {
+            match self.get_once(digest).await {
+                Err(error) if self.channel.blames(&error) => {
+                    tracing::error!(%error, "another is asked");
+                }
+                outcome => return outcome,
+            }
         }
+        self.get_once(digest).await
     }
 
     fn get_local(&self, _: &Digest) -> Result<Option<Arc<Directory>>> {
@@ -98,8 +110,15 @@ impl DirectoryService for GrpcDirectories {
 
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
         let closure = self.ask(root, true).await?;
-        let endpoint = self.channel.endpoint();
-        Ok(closure.map(|closure| check_closure(endpoint.clone(), *root, closure)))
+        let channel = self.channel.clone();
+        Ok(closure.map(|closure| {
+            let closure = check_closure(channel.endpoint().clone(), *root, closure);
+            // Whoever asks again asks another.
+            let blame = move |directory: &Result<Arc<Directory>>| {
+                let _ = directory.as_ref().map_err(|error| channel.blames(error));
+            };
+            closure.inspect(blame).boxed()
+        }))
     }
 
     /// The protocol wants all that a directory names in the same stream, so what the peer has already is read and

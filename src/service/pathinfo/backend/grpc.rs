@@ -37,15 +37,7 @@ impl GrpcPathInfos {
         PathInfo::try_from(message).map_err(|error| Error::corrupt(self.channel.endpoint(), error))
     }
 
-    fn not_found(&self, what: &str) -> Error {
-        let what = format!("the peer finds no {what}, although it was sent along");
-        Error::unavailable(self.channel.endpoint(), what)
-    }
-}
-
-#[async_trait]
-impl PathInfoService for GrpcPathInfos {
-    async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
+    async fn get_once(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
         let hash = Bytes::copy_from_slice(digest.as_bytes());
         let by_what = Some(wire::get_path_info_request::ByWhat::ByOutputHash(hash));
         let request = wire::GetPathInfoRequest { by_what };
@@ -55,6 +47,26 @@ impl PathInfoService for GrpcPathInfos {
             }
             None => Ok(None),
         }
+    }
+
+    fn not_found(&self, what: &str) -> Error {
+        let what = format!("the peer finds no {what}, although it was sent along");
+        Error::unavailable(self.channel.endpoint(), what)
+    }
+}
+
+#[async_trait]
+impl PathInfoService for GrpcPathInfos {
+    async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
+        for _ in 1..self.channel.peers() {
+            match self.get_once(digest).await {
+                Err(error) if self.channel.blames(&error) => {
+                    tracing::error!(%error, "another is asked");
+                }
+                outcome => return outcome,
+            }
+        }
+        self.get_once(digest).await
     }
 
     async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {

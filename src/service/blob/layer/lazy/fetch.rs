@@ -275,7 +275,8 @@ impl Inner {
         range: Range<u64>,
     ) -> Result<Option<BlobStream>> {
         let (this, digest) = (self.clone(), *digest);
-        let copied = self.copies.run(digest, || async move { this.copy(digest).await }).await?;
+        let copy = || async move { asking_others(&*this.far, || this.copy(digest)).await };
+        let copied = self.copies.run(digest, copy).await?;
         match copied {
             Copied::Absent => return Ok(None),
             Copied::Near => {
@@ -319,7 +320,8 @@ impl Inner {
     ) -> Result<Option<BlobStream>> {
         let (this, digest) = (self.clone(), *digest);
         let fetch = || async move {
-            let contents = read_all(&*this.far, &digest, len_max as usize).await?;
+            let read = || read_all(&*this.far, &digest, len_max as usize);
+            let contents = asking_others(&*this.far, read).await?;
             if let (Some(near), Some(contents)) = (&this.near, &contents) {
                 warn_near(near.put(contents.clone()).await);
             }
@@ -391,6 +393,25 @@ impl Inner {
         });
         Proven::Range { size, pieces: pieces.boxed() }
     }
+}
+
+/// How often something is asked for where one after the other has sent something wrong.
+const LIARS_MAX: usize = 4;
+
+/// The outcome of `ask`, which is asked again where something wrong was sent and `far` has others to ask.
+pub(super) async fn asking_others<T, F: Future<Output = Result<T>>>(
+    far: &dyn BlobService,
+    ask: impl Fn() -> F,
+) -> Result<T> {
+    for _ in 1..LIARS_MAX {
+        match ask().await {
+            Err(error @ Error::Corrupt { .. }) if far.has_others() => {
+                tracing::error!(%error, "another is asked");
+            }
+            outcome => return outcome,
+        }
+    }
+    ask().await
 }
 
 /// The next part of a range to be read.

@@ -201,6 +201,14 @@ impl BlobService for LazyBlobs {
         }
     }
 
+    fn distrust(&self) {
+        self.0.far.distrust();
+    }
+
+    fn has_others(&self) -> bool {
+        self.0.far.has_others()
+    }
+
     async fn lends(&self) -> bool {
         self.0.borrows() && self.0.far.lends().await
     }

@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, sync::watch};
 use by_chunks::whole_chunks;
 
 use super::{
+    fetch::asking_others,
     flight::{Flight, Progress, Seat},
     read_ahead::{Latency, Runs},
 };
@@ -226,7 +227,8 @@ impl Arriving {
         let flown = range.clone();
         let task = self.runtime.spawn(async move {
             let arriving = landing.arriving.clone();
-            let result = arriving.fly(&means, flown, &sender).await;
+            let fly = || arriving.fly(&means, flown.clone(), &sender);
+            let result = asking_others(&*arriving.far, fly).await;
             if let Err(error @ Error::Corrupt { .. }) = &result {
                 tracing::error!(digest = %arriving.digest, %error, "a blob is not what it should be");
             }

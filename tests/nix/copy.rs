@@ -21,8 +21,9 @@ use lazystore::{
 use serde_json::Value;
 
 use crate::{
+    http::Server,
     real_nix::nix,
-    support::{PROGRAM, have, have_program, lazystore, noise, run, write},
+    support::{PROGRAM, Running, have, have_program, lazystore, noise, run, write},
 };
 
 /// Nix that builds, with the programs of this machine.
@@ -288,6 +289,62 @@ fn a_build_copies_the_graph_of_its_structured_attributes() {
     check_infos(&store, &list);
 }
 
+/// From a daemon, in the dialect whose sizes of directories are others, and from a binary cache that signs.
+#[test]
+fn a_closure_is_copied_from_servers_of_both_kinds() {
+    if !have_program("nix-store") {
+        return;
+    }
+    let source = NixStore::new(3, 5);
+    let list = source.list();
+    let file = source.path("list.json");
+    fs::write(&file, &list).expect("new");
+    let far = source.path("far");
+    run(&mut source.copy(&far, &file));
+
+    let mut command = lazystore(&far);
+    let mut daemon = Running::start(command.args(["daemon", "--listen", "127.0.0.1:0"]));
+    let line = daemon.wait_for_line("listening address=");
+    let address = line.rsplit('=').next().expect("the address is last");
+    for dialect in ["tvix", "snix"] {
+        let (near, from) =
+            (source.path(dialect), format!("grpc+http://{address}?dialect={dialect}"));
+        run(lazystore(&near).args(["copy", "--from", &from, &source.top]));
+        check_infos(&near, &list);
+        run(lazystore(&near).args(["verify", "--all"]));
+        // And back, into the server.
+        run(lazystore(&near)
+            .args(["copy", "--again", "--store", &from, "--from"])
+            .args([&format!("local://{}", near.display()), &source.top]));
+    }
+    run(lazystore(&far).args(["verify", "--all"]));
+
+    let (secret, public) = (source.path("secret"), source.path("public"));
+    let mut command = nix("nix-store", &source.root());
+    let command = command.args(["--generate-binary-cache-key", "test-1"]);
+    run(command.arg(&secret).arg(&public));
+    let public = fs::read_to_string(public).expect("it was made");
+    let key = secret.display().to_string();
+    let server = Server::start(&mut lazystore(&far), &["--sign-key", &key]);
+    let from = |key: &str| {
+        let key = key.trim().replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        format!("nix+{}?trusted-public-keys={key}", server.url())
+    };
+    let near = source.path("from-cache");
+    let copy = |from: &str| {
+        let mut command = lazystore(&near);
+        command.arg("--cache-dir").arg(source.path("cache"));
+        command.args(["copy", "--from", from, &source.top]);
+        command
+    };
+    run(&mut copy(&from(&public)));
+    check_infos(&near, &list);
+    // The signatures came along.
+    run(lazystore(&near).args(["verify", "--all", "--trusted-public-keys", public.trim()]));
+    let output = run(lazystore(&near).args(["path-info", &source.top]));
+    assert!(text(&output.stdout).contains("signature:  test-1:"), "{}", text(&output.stdout));
+}
+
 /// Killed at random moments again and again, it gets to the end, and never shows a path without its references.
 #[test]
 fn a_copy_that_is_killed_goes_on_where_it_was() {
@@ -321,7 +378,5 @@ fn a_copy_that_is_killed_goes_on_where_it_was() {
     assert!(seen.is_sorted(), "{seen:?}");
     assert_eq!(seen.last(), Some(&paths(&list).len()), "{seen:?}");
     assert!(seen[0] < paths(&list).len(), "it was never interrupted: {seen:?}");
-    for path_info in visible(&store) {
-        run(lazystore(&store).args(["nar", "hash", &path_info.store_path.absolute()]));
-    }
+    run(lazystore(&store).args(["verify", "--all"]));
 }

@@ -6,9 +6,11 @@ use std::{
     process::Command,
 };
 
+use lazystore::nix::nar::{ListingEvent, ListingReader};
+
 use crate::{
     real_nix::{nix, shapes},
-    support::{Mounted, base_name, can_mount, have_program, lazystore, run, sample_tree},
+    support::{Mounted, base_name, can_mount, have_program, lazystore, run, sample_tree, walk},
 };
 
 /// A folder with trees of all shapes, and a store into which they were imported.
@@ -108,6 +110,13 @@ fn nar_ls_writes_the_listings_of_a_binary_cache() {
         let mut ours = imported.nar(&["ls", "--json", name]);
         assert_eq!(ours.pop(), Some(b'\n'));
         assert_eq!(ours.escape_ascii().to_string(), theirs.escape_ascii().to_string(), "{tree:?}");
+        let mut reader = ListingReader::new(&theirs[..]);
+        let mut nodes = 0;
+        while let Some(event) = reader.next_event().unwrap_or_else(|e| panic!("{tree:?}: {e}")) {
+            nodes +=
+                usize::from(!matches!(event, ListingEvent::Entry(_) | ListingEvent::EndDirectory));
+        }
+        assert_eq!(nodes, walk(tree).len(), "{tree:?}");
     }
     let (_, sample) = imported.trees.last().expect("there are some");
     let listed = imported.nar(&["ls", sample]);

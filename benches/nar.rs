@@ -78,16 +78,16 @@ fn main() {
             name,
             "sha256sum",
             tree.len(),
-            || run("sha256sum", &[], &tree.nar),
-            || bench.hash(tree),
+            || timed(|| run("sha256sum", &[], &tree.nar)),
+            || timed(|| bench.hash(tree)),
         );
         let args = ["dgst", "-sha256"];
         bench.row(
             name,
             "openssl",
             tree.len(),
-            || run("openssl", &args, &tree.nar),
-            || bench.hash(tree),
+            || timed(|| run("openssl", &args, &tree.nar)),
+            || timed(|| bench.hash(tree)),
         );
     }
     for (name, tree) in [("ingest, large files", &large), ("ingest, small files", &small)] {
@@ -96,10 +96,8 @@ fn main() {
             name,
             "copy and hash",
             tree.len(),
-            || copy_and_hash(&tree.nar, &copy),
-            || {
-                bench.ingest(Compression::None, &tree.nar);
-            },
+            || timed(|| copy_and_hash(&tree.nar, &copy)),
+            || bench.ingest(Compression::None, &tree.nar),
         );
     }
     let programs =
@@ -148,9 +146,21 @@ impl Bench {
         Tree { stores, node, nar }
     }
 
-    /// One row: how much longer the yardstick takes than ours, which makes `len` bytes of archive.
-    fn row(&self, work: &str, by: &str, len: u64, yardstick: impl Fn(), ours: impl Fn()) {
-        if !self.only.is_empty() && !self.only.iter().any(|word| work.contains(word)) {
+    fn is_wanted(&self, work: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| work.contains(word))
+    }
+
+    /// One row: how many times as long the yardstick takes as ours, which makes `len` bytes of archive. Both return how
+    /// long they took, in seconds.
+    fn row(
+        &self,
+        work: &str,
+        by: &str,
+        len: u64,
+        yardstick: impl Fn() -> f64,
+        ours: impl Fn() -> f64,
+    ) {
+        if !self.is_wanted(work) {
             return;
         }
         yardstick();
@@ -159,8 +169,8 @@ impl Bench {
         let mut times = Vec::new();
         let mut speeds = Vec::new();
         for _ in 0..self.runs {
-            let best = timed(&yardstick);
-            let time = timed(&ours);
+            let best = yardstick();
+            let time = ours();
             self.remove_ingested();
             times.push(time);
             speeds.push(best / time);
@@ -174,11 +184,12 @@ impl Bench {
         assert_eq!(nar.expect("it renders").size, tree.len());
     }
 
-    /// Into a new store.
-    fn ingest(&self, compression: Compression, file: &Path) {
+    /// Into a new store, whose making is not a part of it. Returns how long it took, in seconds.
+    fn ingest(&self, compression: Compression, file: &Path) -> f64 {
         let stores = self.stores("ingested");
         let (runtime, input) = (self.runtime.handle(), File::open(file).expect("it is there"));
         let (blobs, directories) = (&stores.blobs, &*stores.directories);
+        let start = Instant::now();
         let ingested = match compression {
             Compression::None => ingest_nar(input, None, blobs, directories, runtime),
             _ => thread::scope(|scope| {
@@ -187,7 +198,9 @@ impl Bench {
                 ingest_nar(archive, None, blobs, directories, runtime)
             }),
         };
+        let time = start.elapsed().as_secs_f64();
         ingested.expect("it is an archive");
+        time
     }
 
     /// What an ingest has made, which is not a part of it.
@@ -200,12 +213,15 @@ impl Bench {
 
     /// One row, of the archive of `tree` compressed by the usual program.
     fn compressed(&self, work: &str, tree: &Tree, compression: Compression, program: &[&str]) {
+        if !self.is_wanted(work) {
+            return;
+        }
         let file = self.folder.path().join("compressed");
         let out = File::create(&file).expect("new");
         let mut command = Command::new(program[0]);
         let status = command.args(&program[1..]).arg("-c").arg(&tree.nar).stdout(out).status();
         assert!(status.is_ok_and(|status| status.success()), "{} is needed", program[0]);
-        let alone = || decompress_alone(compression, &file);
+        let alone = || timed(|| decompress_alone(compression, &file));
         self.row(work, "decompressing alone", tree.len(), alone, || {
             self.ingest(compression, &file)
         });

@@ -104,7 +104,11 @@ impl Copy {
             [file] => (file.display().to_string(), read_file(Path::new(file))?),
             _ => return Err(Usage("several arguments are store paths, which need --from").into()),
         };
-        path_list::read(&text).with_context(|| format!("cannot read the list in {name}"))
+        let listed = path_list::read(&text);
+        let listed = listed.with_context(|| format!("cannot read the list in {name}"))?;
+        // Most often whoever should have written it has failed.
+        anyhow::ensure!(!listed.is_empty(), "the list in {name} names no store paths");
+        Ok(listed)
     }
 }
 

@@ -211,3 +211,17 @@ fn logs_can_be_json() {
     let line: serde_json::Value = serde_json::from_str(said.trim()).expect("one object");
     assert_eq!(line["fields"]["message"], "imported");
 }
+
+#[test]
+fn a_list_without_store_paths_is_no_success() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for text in ["", "[]", "{}"] {
+        let list = dir.path().join("list");
+        fs::write(&list, text).expect("it writes");
+        let mut command = lazystore(&dir.path().join("store"));
+        let output = command.arg("copy").arg(&list).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{text:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("names no store paths"), "{text:?}: {said}");
+    }
+}

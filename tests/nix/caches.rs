@@ -97,11 +97,12 @@ fn what_nix_wrote_in_any_compression_is_mounted() {
         let mounted = mount(&folder, &address);
         built.compare(&mounted.path);
         assert_eq!(server.asked("nar/"), archives, "{compression}");
-
-        // All is here now, also for a new process.
-        drop_kernel_caches();
-        built.compare(&mounted.path);
         mounted.unmount();
+        if compression != "xz" {
+            continue;
+        }
+        // All is here now, also for a new process: whatever the compression was.
+        drop_kernel_caches();
         let mounted = mount(&folder, &address);
         built.compare(&mounted.path);
         assert_eq!(server.asked("nar/"), archives, "{compression}");

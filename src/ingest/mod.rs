@@ -22,6 +22,7 @@ mod nar;
 mod pipe;
 mod place;
 mod sink;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -38,6 +39,7 @@ use std::{
 pub use decompress::{XZ_MEMORY_MAX, ZSTD_WINDOW_LOG_MAX, decompress};
 pub use nar::{CONTENTS_BYTES_MAX, IngestNarError, IngestedNar, ingest_nar};
 pub use pipe::{PipeReader, PipeWriter, decompress_into, pipe};
+pub use spool::{spool_nar, unnamed_file};
 pub use tree::{Contents, Import, import_contents, import_tree};
 
 use crate::{

@@ -14,11 +14,11 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::sync::oneshot;
 
 use crate::{
     castore::Digest,
+    ingest::unnamed_file,
     service::{
         Error, Result,
         blob::{BLOB_PIECE_LEN_MAX, BlobStream, LocalBlob, LocalPlace},
@@ -130,9 +130,7 @@ pub(super) struct Spill {
 impl Spill {
     /// In the directory for temporary files.
     pub(super) fn new() -> io::Result<Self> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = openat(CWD, std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(Spill { file: file.into(), len: 0 })
+        Ok(Spill { file: unnamed_file()?, len: 0 })
     }
 
     pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {

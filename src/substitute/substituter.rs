@@ -371,7 +371,9 @@ async fn arrive(
 ) -> Result<Node> {
     let keeping = Keeping::new(to.blobs.clone(), to.directories.clone(), to.is_cache, catcher);
     let services = Arc::new(keeping.clone());
-    let ingested = transfer(&cache, &told, services.clone(), services).await?;
+    // A cache evicts what nobody names; elsewhere it would stay.
+    let looks_first = !to.is_cache;
+    let ingested = transfer(&cache, &told, services.clone(), services, looks_first).await?;
     tracing::debug!(
         path = %told.file.store_path, cache = &**cache.endpoint(),
         bytes = ingested.nar.size, new_bytes = ingested.counts.new_bytes, "an archive has come"

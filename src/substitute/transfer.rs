@@ -4,7 +4,10 @@
 //! those that store contents. Between any two of them a bounded number of pieces wait. Nothing that is read goes beyond
 //! NarSize, and nothing that arrives beyond what such an archive can take.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use tokio::{runtime::Handle, task::spawn_blocking};
 
@@ -15,17 +18,21 @@ use super::{
     fault::CacheFault,
 };
 use crate::{
-    ingest::{IngestNarError, IngestedNar, PipeWriter, decompress_into, ingest_nar, pipe},
+    ingest::{
+        IngestNarError, IngestedNar, PipeWriter, decompress_into, ingest_nar, pipe, spool_nar,
+    },
     nix::{Compression, nar::NarProblem},
     service::{Error, Result, blob::BlobService, directory::DirectoryService},
 };
 
-/// Fetches the archive that was told of, and stores its contents. What comes back is what was told, in every point.
+/// Fetches the archive that was told of, and stores its contents. What comes back is what was told, in every point. If it
+/// `looks_first`, nothing is stored of an archive that is not.
 pub(super) async fn transfer(
     cache: &BinaryCache,
     told: &Told,
     blobs: Arc<dyn BlobService>,
     directories: Arc<dyn DirectoryService>,
+    looks_first: bool,
 ) -> Result<IngestedNar> {
     let download = cache.download(told).await?;
     let (arriving, arrived) = pipe();
@@ -33,13 +40,20 @@ pub(super) async fn transfer(
     let file = CheckedFile::new(arrived, &told.file.archive, expected.size);
     let compression = told.file.archive.compression;
     let runtime = Handle::current();
-    let ingest = spawn_blocking(move || match compression {
-        Compression::None => ingest_nar(file, Some(expected), &blobs, &*directories, &runtime),
-        _ => {
-            let (out, archive) = pipe();
-            spawn_blocking(move || decompress_into(compression, file, out));
-            ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime)
-        }
+    let ingest = spawn_blocking(move || {
+        let archive: Box<dyn Read + Send> = match compression {
+            Compression::None => Box::new(file),
+            _ => {
+                let (out, archive) = pipe();
+                spawn_blocking(move || decompress_into(compression, file, out));
+                Box::new(archive)
+            }
+        };
+        let archive: Box<dyn Read + Send> = match looks_first {
+            true => Box::new(spool_nar(archive, expected)?),
+            false => archive,
+        };
+        ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime)
     });
     let ((), outcome) = tokio::join!(pump(download, arriving), ingest);
     let stopped = |_| Error::unavailable(cache.endpoint(), IngestNarError::Stopped);

@@ -1,6 +1,9 @@
 //! Stores over a cache in which something is wrong.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use lazystore::{
     compose::{Addresses, open},
@@ -11,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     made_cache::{Made, address, serve_info, words},
-    support::noise,
+    support::{files, noise},
     web::HttpServer,
 };
 
@@ -108,6 +111,12 @@ impl Fixture {
                 assert_eq!(rows, Ok(0), "{table} of the {place}");
             }
         }
+        // A cache evicts what nobody names; in a store it would stay.
+        let store = self.folder.path().join("store");
+        assert_eq!(files(&store.join("blobs")), Vec::<PathBuf>::new());
+        let packs = files(&store.join("packs"));
+        let packed: u64 = packs.iter().map(|pack| pack.metadata().expect("ours").len()).sum();
+        assert_eq!(packed, 0, "{packs:?}");
         let peak = peak_memory();
         assert!(peak < MEMORY_MAX, "{peak} bytes");
     }

@@ -39,7 +39,7 @@ use std::{
 pub use decompress::{XZ_MEMORY_MAX, ZSTD_WINDOW_LOG_MAX, decompress};
 pub use nar::{CONTENTS_BYTES_MAX, IngestNarError, IngestedNar, ingest_nar};
 pub use pipe::{PipeReader, PipeWriter, decompress_into, pipe};
-pub use spool::{spool_nar, unnamed_file};
+pub use spool::{is_spooled_as_claimed, spool_nar, unnamed_file};
 pub use tree::{Contents, Import, import_contents, import_tree};
 
 use crate::{

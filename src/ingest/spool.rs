@@ -10,8 +10,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use super::IngestNarError;
 use crate::{
     nix::{
-        NarHash,
-        nar::{HashingReader, NarLimits, NarReader},
+        ContentClaim, NarHash, NixHasher, SelfReferenceHasher,
+        nar::{HashingReader, NarEvent, NarLimits, NarReader},
     },
     service::Error,
 };
@@ -47,6 +47,41 @@ pub fn spool_nar(input: impl Read, expected: NarHash) -> Result<File, IngestNarE
     Ok(file)
 }
 
+/// Whether the archive in `file`, which stands at its beginning and does so again afterwards, is as `claim` says. Blocks.
+pub fn is_spooled_as_claimed(
+    file: &mut File,
+    claim: &ContentClaim,
+) -> Result<bool, IngestNarError> {
+    let failed = |error: io::Error| Error::unavailable(ENDPOINT, error);
+    let is_so = match claim {
+        ContentClaim::Archive(expected) => {
+            let mut hasher = NixHasher::new(expected.algorithm());
+            io::copy(file, &mut hasher).map_err(failed)?;
+            hasher.finish() == *expected
+        }
+        ContentClaim::ArchiveBesidesItself { sha256, digest } => {
+            let mut hasher = SelfReferenceHasher::new(*digest);
+            io::copy(file, &mut hasher).map_err(failed)?;
+            hasher.finish() == *sha256
+        }
+        ContentClaim::File(expected) => {
+            let mut archive = NarReader::new(&mut *file);
+            match archive.next_event()? {
+                Some(NarEvent::File { executable: false, .. }) => {
+                    let mut hasher = NixHasher::new(expected.algorithm());
+                    while let Some(piece) = archive.contents()? {
+                        hasher.write_all(piece).map_err(failed)?;
+                    }
+                    hasher.finish() == *expected
+                }
+                _ => false,
+            }
+        }
+    };
+    file.rewind().map_err(failed)?;
+    Ok(is_so)
+}
+
 /// Copies what is read.
 struct Tee<'a, R> {
     input: R,
@@ -67,7 +102,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::nix::nar::NarWriter;
+    use crate::nix::{NixHash, StorePathDigest, nar::NarWriter};
 
     fn archive() -> Vec<u8> {
         let mut nar = NarWriter::new(Vec::new()).expect("memory");
@@ -93,6 +128,38 @@ mod tests {
         let mut read = Vec::new();
         file.read_to_end(&mut read).expect("it reads");
         assert!(read == archive);
+    }
+
+    /// The claims about an archive, each by its kind; the rendered ones are tested with real paths elsewhere.
+    #[test]
+    fn a_claim_is_found_true_or_false_before_anything_is_stored() {
+        let mut nar = NarWriter::new(Vec::new()).expect("memory");
+        nar.begin_file(false, 5).expect("memory");
+        nar.contents(b"hello").expect("memory");
+        nar.end_file().expect("memory");
+        let (file, tree) = (nar.finish().expect("whole"), archive());
+        let own = StorePathDigest::from([7; 20]);
+        let sha256 = |bytes: &[u8]| NixHash::Sha256(Sha256::digest(bytes).into());
+        let besides = |digest| ContentClaim::ArchiveBesidesItself {
+            sha256: Sha256::digest(&tree).into(),
+            digest,
+        };
+        for (archive, claim, is_so) in [
+            (&tree, ContentClaim::Archive(sha256(&tree)), true),
+            (&tree, ContentClaim::Archive(sha256(&file)), false),
+            (&tree, besides(own), true),
+            (&file, besides(own), false),
+            (&file, ContentClaim::File(sha256(b"hello")), true),
+            (&file, ContentClaim::File(sha256(b"other")), false),
+            (&tree, ContentClaim::File(sha256(b"hello")), false),
+        ] {
+            let mut spooled = spool_nar(&archive[..], hash(archive)).expect("it is as announced");
+            let found = is_spooled_as_claimed(&mut spooled, &claim).expect("it reads");
+            assert_eq!(found, is_so, "{claim:?}");
+            let mut read = Vec::new();
+            spooled.read_to_end(&mut read).expect("it reads");
+            assert!(read == *archive, "it stands at its beginning");
+        }
     }
 
     #[test]

@@ -149,6 +149,10 @@ impl Substituter {
     /// The contents of the archive that is told of, which are here or come now.
     async fn contents(self: &Arc<Self>, cache: &Arc<BinaryCache>, told: &Told) -> Result<Node> {
         let nar = told.file.info.nar;
+        let fault = || cache.wrong(CacheFault::ContentAddress(told.file.store_path.clone()));
+        if told.claim.is_some_and(|claim| claim.holds_for(&nar) == Some(false)) {
+            return Err(fault());
+        }
         let known = warned("archives are not remembered", self.to.records.node(&nar)).flatten();
         let node = match known {
             Some(node) if self.to.is_cache || self.is_here(&node).await? => node,
@@ -157,7 +161,6 @@ impl Substituter {
         if let Some(claim) = &told.claim
             && claim.holds_for(&nar) != Some(true)
         {
-            let fault = || cache.wrong(CacheFault::ContentAddress(told.file.store_path.clone()));
             let blobs: Arc<dyn BlobService> = Arc::new(SubstitutedBlobs::new(self.clone()));
             match is_as_claimed(&blobs, &self.to.directories, &node, claim).await {
                 Ok(true) => {}

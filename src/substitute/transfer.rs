@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     ingest::{
-        IngestNarError, IngestedNar, PipeWriter, decompress_into, ingest_nar, pipe, spool_nar,
+        IngestNarError, IngestedNar, PipeWriter, decompress_into, ingest_nar,
+        is_spooled_as_claimed, pipe, spool_nar,
     },
     nix::{Compression, nar::NarProblem},
     service::{Error, Result, blob::BlobService, directory::DirectoryService},
@@ -40,6 +41,7 @@ pub(super) async fn transfer(
     let file = CheckedFile::new(arrived, &told.file.archive, expected.size);
     let compression = told.file.archive.compression;
     let runtime = Handle::current();
+    let claim = told.claim.filter(|claim| claim.holds_for(&expected).is_none());
     let ingest = spawn_blocking(move || {
         let archive: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(file),
@@ -49,15 +51,21 @@ pub(super) async fn transfer(
                 Box::new(archive)
             }
         };
-        let archive: Box<dyn Read + Send> = match looks_first {
-            true => Box::new(spool_nar(archive, expected)?),
-            false => archive,
-        };
-        ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime)
+        if !looks_first {
+            return ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime).map(Some);
+        }
+        let mut archive = spool_nar(archive, expected)?;
+        if let Some(claim) = claim
+            && !is_spooled_as_claimed(&mut archive, &claim)?
+        {
+            return Ok(None);
+        }
+        ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime).map(Some)
     });
     let ((), outcome) = tokio::join!(pump(download, arriving), ingest);
     let stopped = |_| Error::unavailable(cache.endpoint(), IngestNarError::Stopped);
-    outcome.map_err(stopped)?.map_err(|error| explain(cache, told, error))
+    let ingested = outcome.map_err(stopped)?.map_err(|error| explain(cache, told, error))?;
+    ingested.ok_or_else(|| cache.wrong(CacheFault::ContentAddress(told.file.store_path.clone())))
 }
 
 /// Hands on what arrives.

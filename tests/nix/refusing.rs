@@ -100,9 +100,18 @@ impl Fixture {
 
     /// Checks that nothing of all that is visible.
     pub fn nothing_is_visible(self, refused_min: usize) {
+        self.nothing_is_in(&["store", "cache"], refused_min);
+    }
+
+    /// Checks that nothing of all that is in the store. A cache may have it until it is evicted.
+    pub fn nothing_is_in_the_store(self, refused_min: usize) {
+        self.nothing_is_in(&["store"], refused_min);
+    }
+
+    fn nothing_is_in(self, places: &[&str], refused_min: usize) {
         assert!(self.refused >= refused_min, "only {} were tried", self.refused);
         drop(self.stores);
-        for place in ["store", "cache"] {
+        for place in places {
             let path = self.folder.path().join(place).join("meta.sqlite");
             let database = rusqlite::Connection::open(path).expect("it opens");
             for table in ["path_infos", "directories", "archives", "archived"] {

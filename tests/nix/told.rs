@@ -3,7 +3,7 @@
 use lazystore::{
     castore::{Digest, Node},
     compose::open,
-    nix::{Compression, SecretKey},
+    nix::{Ca, Compression, ContentReferences, NixHash, SecretKey, content_addressed_path},
 };
 use tokio::runtime::Runtime;
 
@@ -81,13 +81,35 @@ fn a_content_address_vouches_for_its_contents_and_for_no_others() {
     };
     let archive = tree(7);
     let other = content_addressed("other", &archive, [5; 32]);
-    fixture.refuses_made(
-        "other contents",
-        &other,
-        &["do not have the hash in its content address"],
-    );
+    let reason = ["do not have the hash in its content address"];
+    fixture.refuses_made("other contents", &other, &reason);
     let right = content_addressed("right", &archive, sha256(&archive));
     fixture.accepts("its own contents", &right);
+}
+
+#[test]
+fn contents_that_are_not_as_their_address_says_leave_nothing_in_a_store() {
+    let mut fixture = Fixture::new();
+    let claims = [
+        Ca::Flat(NixHash::Md5([1; 16])),
+        Ca::Flat(NixHash::Sha256([1; 32])),
+        Ca::Nar(NixHash::Sha1([1; 20])),
+        Ca::Nar(NixHash::Sha512([1; 64])),
+        Ca::Text([1; 32]),
+    ];
+    for (number, ca) in claims.into_iter().enumerate() {
+        for (kind, archive) in [("tree", tree(number)), ("file", file_archive(b"contents"))] {
+            let name = format!("{kind}-{number}");
+            let mut made = Made::new(&name, &archive, Compression::Zstd);
+            let path = content_addressed_path(&name, &ca, ContentReferences::default());
+            made.told.store_path = path.expect("a name");
+            made.told.info.ca = Some(ca);
+            made.told.info.signatures.clear();
+            let reason = ["do not have the hash in its content address"];
+            fixture.refuses_made(&format!("{ca} of a {kind}"), &made, &reason);
+        }
+    }
+    fixture.nothing_is_in_the_store(10);
 }
 
 #[test]

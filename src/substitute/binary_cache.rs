@@ -72,6 +72,13 @@ pub(super) struct Told {
     pub(super) claim: Option<ContentClaim>,
 }
 
+impl Told {
+    /// What has to be found of the contents, as far as the hash of the archive does not tell.
+    pub(super) fn unproven_claim(&self) -> Option<ContentClaim> {
+        self.claim.filter(|claim| claim.holds_for(&self.file.info.nar).is_none())
+    }
+}
+
 impl BinaryCache {
     /// Opens a cache. Nobody is asked yet. How long an answer may take is `deadline`; nobody is ever asked if `offline`.
     pub fn new(

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use super::catcher::Catcher;
 use crate::{
     castore::Node,
-    nix::NarHash,
+    nix::{ContentClaim, NarHash},
     service::{Error, Result},
 };
 
@@ -19,8 +19,16 @@ const ARRIVING: (usize, usize) = (2, 8);
 /// The archives that are arriving. One that has begun arrives to its end, whoever waits for it.
 #[derive(Debug)]
 pub(super) struct Flights {
-    arriving: Mutex<HashMap<NarHash, Arc<Flight>>>,
+    arriving: Mutex<HashMap<Cargo, Arc<Flight>>>,
     room: Semaphore,
+}
+
+/// What arrives. Those who want it share how that ends, so it must end the same for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Cargo {
+    pub(super) nar: NarHash,
+    /// Without which nothing of the archive is stored.
+    pub(super) claim: Option<ContentClaim>,
 }
 
 /// An archive that is arriving.
@@ -40,15 +48,15 @@ impl Default for Flights {
 }
 
 impl Flights {
-    /// What is running for this archive.
+    /// What is running for this archive, whatever it holds.
     pub(super) fn running(&self, nar: &NarHash) -> Option<Arc<Flight>> {
-        self.arriving.lock().get(nar).cloned()
+        self.arriving.lock().get(&Cargo { nar: *nar, claim: None }).cloned()
     }
 
-    /// What is running for this archive, or else what `start` returns. Needs the context of a tokio runtime.
+    /// What is running for this, or else what `start` returns. Needs the context of a tokio runtime.
     pub(super) fn board<F>(
         self: &Arc<Self>,
-        nar: NarHash,
+        cargo: Cargo,
         catcher: Arc<Catcher>,
         start: impl FnOnce(Arc<Catcher>) -> F,
     ) -> Arc<Flight>
@@ -56,14 +64,14 @@ impl Flights {
         F: Future<Output = Result<Node>> + Send + 'static,
     {
         let mut arriving = self.arriving.lock();
-        if let Some(flight) = arriving.get(&nar) {
+        if let Some(flight) = arriving.get(&cargo) {
             return flight.clone();
         }
         let (tell, outcome) = watch::channel(None);
         let flight = Arc::new(Flight { catcher: catcher.clone(), outcome });
-        arriving.insert(nar, flight.clone());
+        arriving.insert(cargo, flight.clone());
         let work = start(catcher.clone());
-        let landing = Landing { flights: self.clone(), nar, catcher };
+        let landing = Landing { flights: self.clone(), cargo, catcher };
         tokio::spawn(async move {
             let outcome = match landing.flights.room.acquire().await {
                 Ok(_room) => work.await,
@@ -79,13 +87,13 @@ impl Flights {
 /// Takes the flight out of the map, however it ended: also if it panicked.
 struct Landing {
     flights: Arc<Flights>,
-    nar: NarHash,
+    cargo: Cargo,
     catcher: Arc<Catcher>,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.flights.arriving.lock().remove(&self.nar);
+        self.flights.arriving.lock().remove(&self.cargo);
         self.catcher.close();
     }
 }

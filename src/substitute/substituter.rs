@@ -10,7 +10,7 @@ use super::{
     binary_cache::{BinaryCache, Told},
     catcher::{Catcher, Caught, warned},
     fault::CacheFault,
-    flights::{Flight, Flights},
+    flights::{Cargo, Flight, Flights},
     keeping::Keeping,
     records::{ArchiveRecords, ContentKey},
     transfer::transfer,
@@ -215,7 +215,10 @@ impl Substituter {
     /// Lets an archive arrive, if it is not arriving.
     fn board(&self, cache: &Arc<BinaryCache>, told: &Told, catcher: Arc<Catcher>) -> Arc<Flight> {
         let (cache, told, to) = (cache.clone(), told.clone(), self.to.clone());
-        self.flights.board(told.file.info.nar, catcher, |catcher| arrive(cache, told, to, catcher))
+        // A cache evicts what nobody names, so what its archives are said to be is looked at by whoever asks.
+        let claim = told.unproven_claim().filter(|_| !to.is_cache);
+        let cargo = Cargo { nar: told.file.info.nar, claim };
+        self.flights.board(cargo, catcher, |catcher| arrive(cache, told, to, catcher))
     }
 
     /// Fetches again the archive in which a directory or blob was, and waits for it to have come. `false` if it is not

@@ -41,7 +41,7 @@ pub(super) async fn transfer(
     let file = CheckedFile::new(arrived, &told.file.archive, expected.size);
     let compression = told.file.archive.compression;
     let runtime = Handle::current();
-    let claim = told.claim.filter(|claim| claim.holds_for(&expected).is_none());
+    let claim = told.unproven_claim();
     let ingest = spawn_blocking(move || {
         let archive: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(file),

@@ -91,6 +91,23 @@ impl Fixture {
         self.refuses(what, &made.told.store_path.digest(), reasons);
     }
 
+    /// Asks for two paths at the same time, of which only the second is to be had.
+    pub fn accepts_only_the_second(&self, what: &str, [wrong, right]: [&Made; 2]) {
+        wrong.serve(&self.server);
+        right.serve(&self.server);
+        for store in &self.stores {
+            let [wrong, right] = [wrong, right].map(|made| made.told.store_path.digest());
+            let asked = async {
+                let asked =
+                    [wrong, right].map(|digest| async move { store.path_infos.get(&digest).await });
+                futures::future::join_all(asked).await
+            };
+            let found = self.runtime.block_on(asked);
+            assert!(found[0].is_err(), "{what}: {:?}", found[0]);
+            assert!(matches!(found[1], Ok(Some(_))), "{what}: {:?}", found[1]);
+        }
+    }
+
     pub fn accepts(&self, what: &str, made: &Made) {
         made.serve(&self.server);
         for store in &self.stores {

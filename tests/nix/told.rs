@@ -112,6 +112,24 @@ fn contents_that_are_not_as_their_address_says_leave_nothing_in_a_store() {
     fixture.nothing_is_in_the_store(10);
 }
 
+/// They have one archive, and arrive together; but what one claims of it is nothing to the other.
+#[test]
+fn a_wrong_address_does_no_harm_to_another_path_with_the_same_contents() {
+    let fixture = Fixture::new();
+    for number in 0..20 {
+        let archive = tree(number);
+        let right = Made::new(&format!("right-{number}"), &archive, Compression::Zstd);
+        let name = format!("wrong-{number}");
+        let mut wrong = Made::new(&name, &archive, Compression::Zstd);
+        let ca = Ca::Flat(NixHash::Md5([1; 16]));
+        let path = content_addressed_path(&name, &ca, ContentReferences::default());
+        wrong.told.store_path = path.expect("a name");
+        wrong.told.info.ca = Some(ca);
+        wrong.told.info.signatures.clear();
+        fixture.accepts_only_the_second(&name, [&wrong, &right]);
+    }
+}
+
 #[test]
 fn texts_that_can_be_read_in_two_ways_are_refused() {
     let mut fixture = Fixture::new();

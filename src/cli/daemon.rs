@@ -9,11 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::{
-    GlobalOptions,
-    listen::{self, Signals},
-    serve::read_tokens,
-};
+use super::{GlobalOptions, listen, serve::read_tokens, signals::Signals};
 use crate::serve::{
     Listener, Tokens,
     grpc::{self, Access, ServerOptions, ServerTls},

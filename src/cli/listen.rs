@@ -5,35 +5,11 @@ use std::{future::Future, io, net::ToSocketAddrs as _, os::fd::OwnedFd, path::Pa
 use anyhow::{Context as _, bail};
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use listenfd::ListenFd;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tracing::info;
 
+use super::signals::Signals;
 use crate::serve::Listener;
-
-/// The signals that tell to stop. Made before anything that takes long, so that none is missed.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
 
 /// Where to listen, each with its name: at `addresses`, and on what systemd passes; without both at `default`.
 pub(super) fn listeners(

@@ -19,6 +19,7 @@ mod path_info;
 mod progress;
 mod serve;
 mod sign;
+mod signals;
 mod stat;
 mod verify;
 mod watchdog;

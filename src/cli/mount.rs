@@ -10,15 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{ArgAction, Args};
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-    time::timeout,
-};
+use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
-use super::{GlobalOptions, import::import_all, watchdog};
+use super::{GlobalOptions, import::import_all, signals::Signals, watchdog};
 use crate::{
     mount::{
         IoMode, Session, SessionOptions, busy,
@@ -204,26 +199,4 @@ async fn unmount(
         () = signals.next() => {}
     }
     Ok(())
-}
-
-/// What asks us to stop.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -10,11 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::info;
 
-use super::{
-    GlobalOptions,
-    listen::{self, Signals},
-    options::size,
-};
+use super::{GlobalOptions, listen, options::size, signals::Signals};
 use crate::{
     nix::SecretKey,
     serve::{

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use super::IngestNarError;
 use crate::{
     nix::{
-        ContentClaim, NarHash, NixHasher, SelfReferenceHasher,
+        ClaimCheck, ContentClaim, NarHash, NixHasher,
         nar::{HashingReader, NarEvent, NarLimits, NarReader},
     },
     service::Error,
@@ -53,18 +53,12 @@ pub fn is_spooled_as_claimed(
     claim: &ContentClaim,
 ) -> Result<bool, IngestNarError> {
     let failed = |error: io::Error| Error::unavailable(ENDPOINT, error);
-    let is_so = match claim {
-        ContentClaim::Archive(expected) => {
-            let mut hasher = NixHasher::new(expected.algorithm());
+    let is_so = match claim.check() {
+        ClaimCheck::Archive(mut hasher) => {
             io::copy(file, &mut hasher).map_err(failed)?;
-            hasher.finish() == *expected
+            hasher.is_so()
         }
-        ContentClaim::ArchiveBesidesItself { sha256, digest } => {
-            let mut hasher = SelfReferenceHasher::new(*digest);
-            io::copy(file, &mut hasher).map_err(failed)?;
-            hasher.finish() == *sha256
-        }
-        ContentClaim::File(expected) => {
+        ClaimCheck::File(expected) => {
             let mut archive = NarReader::new(&mut *file);
             match archive.next_event()? {
                 Some(NarEvent::File { executable: false, .. }) => {
@@ -72,7 +66,7 @@ pub fn is_spooled_as_claimed(
                     while let Some(piece) = archive.contents()? {
                         hasher.write_all(piece).map_err(failed)?;
                     }
-                    hasher.finish() == *expected
+                    hasher.finish() == expected
                 }
                 _ => false,
             }

@@ -1,16 +1,20 @@
 //! What has to be found of contents so that their address vouches for them.
 
+use std::io::{self, Write};
+
 use super::{
     ca::Ca,
     hash::NixHash,
+    hasher::NixHasher,
     path_info::{NarHash, NarInfo},
+    self_references::SelfReferenceHasher,
     store_path::{StorePath, StorePathDigest},
 };
 
 /// What a content address that gives the very name of a store path says of the contents. Whoever has found that it
 /// is so needs no signature: the name, the contents and the references belong together then. Of all else that is told
 /// of the path (the deriver), it says nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentClaim {
     /// Their archive has this hash.
     Archive(NixHash),
@@ -37,6 +41,62 @@ impl ContentClaim {
             | ContentClaim::ArchiveBesidesItself { .. }
             | ContentClaim::File(_) => None,
         }
+    }
+}
+
+/// How to find out whether a claim is so.
+#[derive(Debug)]
+pub enum ClaimCheck {
+    /// By writing the archive to this.
+    Archive(Box<ClaimHasher>),
+    /// By hashing the bytes of a file that is not executable, which must give this.
+    File(NixHash),
+}
+
+/// Takes the archive that a claim is about and keeps its hash only.
+#[derive(Debug)]
+pub enum ClaimHasher {
+    /// Of the archive as it is, and what that should be.
+    Archive(NixHasher, NixHash),
+    /// Of the archive without what it says of itself, and what that should be.
+    BesidesItself(SelfReferenceHasher, [u8; 32]),
+}
+
+impl ContentClaim {
+    /// How to find out whether it is so.
+    pub fn check(&self) -> ClaimCheck {
+        ClaimCheck::Archive(Box::new(match self {
+            ContentClaim::Archive(expected) => {
+                ClaimHasher::Archive(NixHasher::new(expected.algorithm()), *expected)
+            }
+            ContentClaim::ArchiveBesidesItself { sha256, digest } => {
+                ClaimHasher::BesidesItself(SelfReferenceHasher::new(*digest), *sha256)
+            }
+            ContentClaim::File(expected) => return ClaimCheck::File(*expected),
+        }))
+    }
+}
+
+impl ClaimHasher {
+    /// Whether what was written is as was claimed.
+    pub fn is_so(self) -> bool {
+        match self {
+            ClaimHasher::Archive(hasher, expected) => hasher.finish() == expected,
+            ClaimHasher::BesidesItself(hasher, expected) => hasher.finish() == expected,
+        }
+    }
+}
+
+impl Write for ClaimHasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            ClaimHasher::Archive(hasher, _) => hasher.write(bytes),
+            ClaimHasher::BesidesItself(hasher, _) => hasher.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub use compression::{Compression, CompressionError};
 pub use compute::{
     ComputeError, ContentReferences, compress20, content_addressed_path, source_path,
 };
-pub use content_claim::ContentClaim;
+pub use content_claim::{ClaimCheck, ClaimHasher, ContentClaim};
 pub use hash::{HashAlgorithm, HashError, NixHash};
 pub use hasher::NixHasher;
 pub use nar_url::{NAR_URL_LEN_MAX, NarUrl, NarUrlError, Origin};

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use super::{RenderError, write_nar};
 use crate::{
     castore::Node,
-    nix::{ContentClaim, NixHash, NixHasher, SelfReferenceHasher},
+    nix::{ClaimCheck, ContentClaim, NixHash, NixHasher},
     service::{blob::BlobService, directory::DirectoryService},
 };
 
@@ -19,16 +19,11 @@ pub async fn is_as_claimed(
     node: &Node,
     claim: &ContentClaim,
 ) -> Result<bool, RenderError> {
-    match claim {
-        ContentClaim::Archive(expected) => {
-            let hasher = NixHasher::new(expected.algorithm());
-            Ok(write_nar(blobs, directories, node, hasher).await?.finish() == *expected)
+    match claim.check() {
+        ClaimCheck::Archive(hasher) => {
+            Ok(write_nar(blobs, directories, node, hasher).await?.is_so())
         }
-        ContentClaim::ArchiveBesidesItself { sha256, digest } => {
-            let hasher = SelfReferenceHasher::new(*digest);
-            Ok(write_nar(blobs, directories, node, hasher).await?.finish() == *sha256)
-        }
-        ContentClaim::File(expected) => is_file(&**blobs, node, expected).await,
+        ClaimCheck::File(expected) => is_file(&**blobs, node, &expected).await,
     }
 }
 
@@ -58,7 +53,7 @@ mod tests {
     use super::*;
     use crate::{
         castore::{Digest, Directory, Name, SizeRule},
-        nix::{HashAlgorithm, StorePathDigest},
+        nix::{HashAlgorithm, SelfReferenceHasher, StorePathDigest},
         service::{blob::backend::MemoryBlobs, directory::backend::MemoryDirectories},
     };
 

@@ -21,7 +21,7 @@ use crate::{
     ingest::unnamed_file,
     service::{
         Error, Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobStream, LocalBlob, LocalPlace},
+        blob::{BlobStream, LocalBlob, LocalPlace, pieces_of},
     },
 };
 
@@ -92,32 +92,15 @@ impl Catcher {
 impl Caught {
     /// Its bytes from `start` on, up to `end` or its end.
     pub(super) fn read(&self, endpoint: &Arc<str>, start: u64, end: u64) -> BlobStream {
-        let (caught, endpoint) = (self.clone(), endpoint.clone());
-        let len = match self {
-            Caught::Contents(contents) => contents.len() as u64,
-            Caught::File(blob) => blob.size,
-        };
-        let end = end.min(len);
-        let mut at = start;
-        let pieces = std::iter::from_fn(move || {
-            let len = end.saturating_sub(at).min(BLOB_PIECE_LEN_MAX as u64) as usize;
-            if len == 0 {
-                return None;
+        match self {
+            Caught::Contents(contents) => pieces_of(contents, &(start..end)),
+            Caught::File(blob) => {
+                let endpoint = endpoint.clone();
+                let failed = move |error| Error::unavailable(&endpoint, error);
+                let pieces = blob.pieces(start..end);
+                stream::iter(pieces.map(move |piece| piece.map_err(&failed))).boxed()
             }
-            let piece = match &caught {
-                Caught::Contents(contents) => Ok(contents.slice(at as usize..at as usize + len)),
-                Caught::File(blob) => {
-                    let mut piece = vec![0; len];
-                    let read = blob.read_exact_at(&mut piece, at);
-                    read.map(|()| piece.into())
-                        .map_err(|error| Error::unavailable(&endpoint, error))
-                }
-            };
-            // After an error nothing more comes.
-            at = if piece.is_ok() { at + len as u64 } else { end };
-            Some(piece)
-        });
-        stream::iter(pieces).boxed()
+        }
     }
 }
 

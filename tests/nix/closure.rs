@@ -1,6 +1,8 @@
 //! A closure of many store paths that are not content-addressed, in a store of ours.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration,
+};
 
 use lazystore::{
     compose::{self, Addresses},
@@ -12,7 +14,10 @@ use lazystore::{
     },
 };
 
-use crate::support::{Facts, noise, walk, write};
+use crate::{
+    http::Server,
+    support::{Facts, lazystore, noise, run, walk, write},
+};
 
 /// How many store paths there are.
 pub const PATHS: usize = 120;
@@ -75,6 +80,29 @@ fn make_tree(dir: &Path, number: usize) {
     for file in 0..number % 40 {
         write(dir.join(format!("small-{file}")), noise(file as u64, file * 7), 0o644);
     }
+}
+
+/// A closure that is served, signed with a key of Nix.
+pub struct Served {
+    pub closure: Closure,
+    pub server: Server,
+    /// As Nix wrote it.
+    pub public_key: String,
+}
+
+/// Makes a closure in `folder` and serves it, with more arguments.
+pub fn serve(folder: &Path, args: &[&str]) -> Served {
+    let at = |name: &str| folder.join(name);
+    fs::create_dir(at("scratch")).expect("new");
+    let closure = make(&at("store"), &at("scratch"));
+    let mut keys = Command::new("nix-store");
+    keys.args(["--generate-binary-cache-key", "test-1"]);
+    run(keys.arg(at("secret")).arg(at("public")));
+    let secret = at("secret");
+    let args = [&["--sign-key", secret.to_str().expect("UTF-8")], args].concat();
+    let server = Server::start(&mut lazystore(&at("store")), &args);
+    let public_key = fs::read_to_string(at("public")).expect("Nix wrote it");
+    Served { closure, server, public_key }
 }
 
 /// Makes the closure in the store in `dir`, with the help of `scratch`, a folder.

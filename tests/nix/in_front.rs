@@ -1,7 +1,5 @@
 //! A binary cache in front of another: what one serves the next fetches, keeps, and serves again.
 
-use std::{fs, process::Command};
-
 use crate::{
     closure,
     http::Server,
@@ -16,15 +14,7 @@ fn nix_takes_a_closure_through_two_caches_in_a_row() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    fs::create_dir(at("scratch")).expect("new");
-    let closure = closure::make(&at("store"), &at("scratch"));
-    let mut keys = Command::new("nix-store");
-    keys.args(["--generate-binary-cache-key", "test-1"]);
-    run(keys.arg(at("secret")).arg(at("public")));
-    let secret = at("secret");
-    let args = ["--sign-key", secret.to_str().expect("UTF-8")];
-    let first = Server::start(&mut lazystore(&at("store")), &args);
-    let public_key = fs::read_to_string(at("public")).expect("Nix wrote it");
+    let closure::Served { closure, server: first, public_key } = closure::serve(folder.path(), &[]);
     let public_key = public_key.trim();
 
     let far = format!("nix+{}?trusted-public-keys={public_key}", first.url());

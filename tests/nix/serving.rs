@@ -24,16 +24,8 @@ struct Served {
 impl Served {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("scratch")).expect("new");
-        let closure = closure::make(&at("store"), &at("scratch"));
-        let mut keys = Command::new("nix-store");
-        keys.args(["--generate-binary-cache-key", "test-1"]);
-        run(keys.arg(at("secret")).arg(at("public")));
-        let secret = at("secret");
-        let args = ["--sign-key", secret.to_str().expect("UTF-8"), "--priority", "17"];
-        let server = Server::start(&mut lazystore(&at("store")), &args);
-        let public_key = fs::read_to_string(at("public")).expect("Nix wrote it");
+        let served = closure::serve(folder.path(), &["--priority", "17"]);
+        let closure::Served { closure, server, public_key } = served;
         Served { folder, closure, server, public_key }
     }
 

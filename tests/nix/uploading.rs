@@ -22,16 +22,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("scratch")).expect("new");
-        let closure = closure::make(&at("store"), &at("scratch"));
-        let mut keys = Command::new("nix-store");
-        keys.args(["--generate-binary-cache-key", "test-1"]);
-        run(keys.arg(at("secret")).arg(at("public")));
-        let public_key = fs::read_to_string(at("public")).expect("Nix wrote it");
-        let secret = at("secret");
-        let args = ["--sign-key", secret.to_str().expect("UTF-8")];
-        let source = Server::start(&mut lazystore(&at("store")), &args);
+        let closure::Served { closure, server: source, public_key } =
+            closure::serve(folder.path(), &[]);
         let target = Self::target(folder.path());
         let scene = Scene { folder, closure, target, public_key };
         scene.pull("first", &source.url());

@@ -20,7 +20,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use rustix::io::{Errno, ReadWriteFlags};
 
 pub use proven::{
@@ -83,6 +83,26 @@ impl LocalBlob {
             LocalPlace::Part { start, .. } => start,
         };
         self.file.read_exact_at(buffer, start + offset)
+    }
+
+    /// The bytes of `range`, cut at its end, in pieces of at most [`BLOB_PIECE_LEN_MAX`], each read when it is asked for.
+    /// After an error nothing more comes.
+    pub fn pieces(
+        &self,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = io::Result<Bytes>> + Send + use<> {
+        let (blob, end) = (self.clone(), range.end.min(self.size));
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let len = end.saturating_sub(at).min(BLOB_PIECE_LEN_MAX as u64) as usize;
+            if len == 0 {
+                return None;
+            }
+            let mut piece = vec![0; len];
+            let read = blob.read_exact_at(&mut piece, at);
+            at = if read.is_ok() { at + len as u64 } else { end };
+            Some(read.map(|()| piece.into()))
+        })
     }
 
     /// As [`LocalBlob::read_exact_at`], for bytes that whoever gets them will keep: the kernel need not keep them a
@@ -221,7 +241,7 @@ pub trait BlobService: Send + Sync + fmt::Debug {
     /// Stores many blobs, in any order, each as [`BlobService::put`] would. Returns what became of each.
     async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
         let puts = contents.into_iter().map(|contents| self.put(contents));
-        futures::stream::iter(puts).buffered(PUTS_AT_ONCE_MAX).try_collect().await
+        stream::iter(puts).buffered(PUTS_AT_ONCE_MAX).try_collect().await
     }
 
     /// Starts a blob of unknown length.
@@ -244,6 +264,19 @@ pub trait BlobWriter: Send {
 
     /// Ends the blob and stores it. Returns its digest and its length in bytes, once it can be read back.
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)>;
+}
+
+/// The pieces of a range of what is in memory, cut at its end.
+pub fn pieces_of(contents: &Bytes, range: &Range<u64>) -> BlobStream {
+    let len = contents.len() as u64;
+    let end = range.end.min(len);
+    // Both fit what is in memory.
+    let mut rest = contents.slice(range.start.min(end) as usize..end as usize);
+    let pieces = std::iter::from_fn(move || {
+        let piece = rest.split_to(rest.len().min(BLOB_PIECE_LEN_MAX));
+        (!piece.is_empty()).then_some(Ok(piece))
+    });
+    stream::iter(pieces).boxed()
 }
 
 /// Reads a whole blob of at most `len_max` bytes. `None` if it is absent; longer ones are [`Error::Invalid`].

@@ -113,7 +113,10 @@ impl Borrower {
             let lent = ask(&socket, digest).await?;
             Ok((socket, lent))
         });
-        let failure = match asked.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        let failure = match asked
+            .await
+            .unwrap_or_else(|_| Err(Failure::Io(io::ErrorKind::TimedOut.into())))
+        {
             Ok((socket, lent)) => {
                 *state = State::Connected(socket);
                 return lent;
@@ -148,12 +151,6 @@ impl Borrower {
             true => Ok(socket),
             false => Err(Failure::Unknown),
         }
-    }
-}
-
-impl From<io::ErrorKind> for Failure {
-    fn from(kind: io::ErrorKind) -> Self {
-        Failure::Io(kind.into())
     }
 }
 

@@ -14,7 +14,7 @@ mod probe;
 mod secrets;
 mod status;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -180,6 +180,20 @@ impl GrpcChannel {
             Some(borrower) => borrower.is_lent_to().await,
             None => false,
         }
+    }
+
+    /// The outcome of `ask`. Where a peer has sent something wrong, each of the others is asked as well.
+    pub(crate) async fn asking_others<T, F: Future<Output = Result<T>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T> {
+        for _ in 1..self.peers() {
+            match ask().await {
+                Err(error) if self.blames(&error) => tracing::error!(%error, "another is asked"),
+                outcome => return outcome,
+            }
+        }
+        ask().await
     }
 
     /// Takes note of what a call ended with. Whether another peer should be asked, as this one has sent something wrong.

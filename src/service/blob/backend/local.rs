@@ -12,10 +12,7 @@ use crate::{
     },
     service::{
         Error, Result,
-        blob::{
-            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put,
-            prove_contents,
-        },
+        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put, prove_contents},
         local::{
             LocalStore, OUTBOARD_ABOVE_LEN, PACKED_LEN_MAX, Temporary, Writeback, entry_len,
             offload, on_disk,
@@ -70,22 +67,12 @@ impl BlobService for LocalBlobs {
             return Ok(Some(Box::pin(futures::stream::empty())));
         }
         let Some(blob) = self.open_local(digest)? else { return Ok(None) };
-        let end = range.end.min(blob.size);
         let (store, digest) = (self.store.clone(), *digest);
-        let mut at = range.start;
-        let mut pieces = std::iter::from_fn(move || {
-            let len = end.saturating_sub(at).min(BLOB_PIECE_LEN_MAX as u64) as usize;
-            if len == 0 {
-                return None;
-            }
-            let mut piece = vec![0; len];
-            let read = blob.read_exact_at(&mut piece, at);
-            // After an error nothing more comes.
-            at = if read.is_ok() { at + len as u64 } else { end };
-            Some(read.map(|()| piece.into()).map_err(|error| {
+        let mut pieces = blob.pieces(range).map(move |piece| {
+            piece.map_err(|error| {
                 store.reject_blob(&digest);
                 Error::unavailable(store.endpoint(), error)
-            }))
+            })
         });
         // Where a cache cannot be read, one can ask elsewhere, as long as nothing was handed out.
         let first = match pieces.next() {

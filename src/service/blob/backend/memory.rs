@@ -11,8 +11,7 @@ use crate::{
     service::{
         Result,
         blob::{
-            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put,
-            prove_contents,
+            BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put, pieces_of, prove_contents,
         },
     },
 };
@@ -45,14 +44,7 @@ impl BlobService for MemoryBlobs {
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         let Some(contents) = self.get(digest) else { return Ok(None) };
-        // A range past the end is an empty one, so the casts cannot lose anything that matters.
-        let end = range.end.min(contents.len() as u64) as usize;
-        let mut rest = contents.slice((range.start.min(end as u64) as usize)..end);
-        let pieces = std::iter::from_fn(move || {
-            let piece = rest.split_to(rest.len().min(BLOB_PIECE_LEN_MAX));
-            (!piece.is_empty()).then_some(Ok(piece))
-        });
-        Ok(Some(Box::pin(futures::stream::iter(pieces))))
+        Ok(Some(pieces_of(&contents, &range)))
     }
 
     async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {

@@ -93,15 +93,7 @@ impl GrpcDirectories {
 #[async_trait]
 impl DirectoryService for GrpcDirectories {
     async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
-        for _ in 1..self.channel.peers() {
-            match self.get_once(digest).await {
-                Err(error) if self.channel.blames(&error) => {
-                    tracing::error!(%error, "another is asked");
-                }
-                outcome => return outcome,
-            }
-        }
-        self.get_once(digest).await
+        self.channel.asking_others(|| self.get_once(digest)).await
     }
 
     fn get_local(&self, _: &Digest) -> Result<Option<Arc<Directory>>> {

@@ -58,15 +58,7 @@ impl GrpcPathInfos {
 #[async_trait]
 impl PathInfoService for GrpcPathInfos {
     async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
-        for _ in 1..self.channel.peers() {
-            match self.get_once(digest).await {
-                Err(error) if self.channel.blames(&error) => {
-                    tracing::error!(%error, "another is asked");
-                }
-                outcome => return outcome,
-            }
-        }
-        self.get_once(digest).await
+        self.channel.asking_others(|| self.get_once(digest)).await
     }
 
     async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {

@@ -30,7 +30,9 @@ use crate::{
     },
     service::{
         Error, Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobService, BlobStream, Proven, ProvenStream, read_all},
+        blob::{
+            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, Proven, ProvenStream, pieces_of, read_all,
+        },
         local::LocalStore,
         sharded_lru::ShardedLru,
         single_flight::SingleFlight,
@@ -417,17 +419,6 @@ pub(super) async fn asking_others<T, F: Future<Output = Result<T>>>(
 /// The next part of a range to be read.
 fn step(range: &Range<u64>) -> Range<u64> {
     range.start..range.end.min(range.start + BLOB_PIECE_LEN_MAX as u64)
-}
-
-/// The pieces of a range of what is in memory.
-pub(super) fn pieces_of(contents: &Bytes, range: &Range<u64>) -> BlobStream {
-    let len = contents.len() as u64;
-    let mut rest = contents.slice(range.start.min(len) as usize..range.end.min(len) as usize);
-    let pieces = std::iter::from_fn(move || {
-        let piece = rest.split_to(rest.len().min(BLOB_PIECE_LEN_MAX));
-        (!piece.is_empty()).then_some(Ok(piece))
-    });
-    stream::iter(pieces).boxed()
 }
 
 /// Of whole groups that touch `range`, what lies in it.

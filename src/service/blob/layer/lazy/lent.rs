@@ -2,15 +2,14 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use super::{arriving::Trust as _, fetch::Inner};
 use crate::{
     castore::Digest,
     service::{
-        Error, Result,
-        blob::{BLOB_PIECE_LEN_MAX, BlobStream, LocalBlob},
+        Error,
+        blob::{BlobStream, LocalBlob},
         local::offload,
         sharded_lru::ShardedLru,
         single_flight::SingleFlight,
@@ -68,30 +67,20 @@ impl Inner {
     }
 }
 
-/// A range of a file, read where it may wait for the disk.
-pub(super) fn pieces_of_file(lent: LocalBlob, range: Range<u64>) -> BlobStream {
-    let end = range.end.min(lent.size);
-    let pieces = stream::unfold(Some(range.start), move |at| {
-        let lent = lent.clone();
-        async move {
-            let at = at.filter(|at| *at < end)?;
-            let len = (end - at).min(BLOB_PIECE_LEN_MAX as u64);
-            let piece = offload(LENDER, move || read(&lent, at, len as usize)).await;
-            // After an error nothing more comes.
-            let next = piece.is_ok().then_some(at + len);
-            Some((piece, next))
-        }
-    });
-    pieces.boxed()
-}
-
 /// What errors call the owner of a file.
 const LENDER: &str = "the daemon on this machine";
 
-fn read(lent: &LocalBlob, at: u64, len: usize) -> Result<Bytes> {
-    let mut piece = vec![0; len];
-    match lent.read_exact_at(&mut piece, at) {
-        Ok(()) => Ok(piece.into()),
-        Err(error) => Err(Error::unavailable(LENDER, error)),
-    }
+/// A range of a file, read where it may wait for the disk.
+pub(super) fn pieces_of_file(lent: &LocalBlob, range: Range<u64>) -> BlobStream {
+    let pieces = stream::unfold(Some(lent.pieces(range)), |pieces| async move {
+        let mut pieces = pieces?;
+        match offload(LENDER, move || Ok((pieces.next(), pieces))).await {
+            Ok((piece, pieces)) => {
+                let piece = piece?.map_err(|error| Error::unavailable(LENDER, error));
+                Some((piece, Some(pieces)))
+            }
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    pieces.boxed()
 }

@@ -14,14 +14,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
-use fetch::{Inner, Learnt, pieces_of};
+use fetch::{Inner, Learnt};
 use lent::pieces_of_file;
 
 use crate::{
     castore::{ChunkList, Digest},
     service::{
         Result,
-        blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put, prove_contents},
+        blob::{
+            BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put, pieces_of, prove_contents,
+        },
         local::LocalStore,
     },
 };
@@ -130,7 +132,7 @@ impl BlobService for LazyBlobs {
                 return Ok(Some(stream));
             }
             if let Some(lent) = self.0.borrow(digest, size).await {
-                return Ok(Some(pieces_of_file(lent, range)));
+                return Ok(Some(pieces_of_file(&lent, range)));
             }
         }
         self.read_far(digest, size, range).await

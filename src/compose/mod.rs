@@ -14,6 +14,7 @@ mod address;
 mod cache;
 mod nix_address;
 mod secrets;
+mod source;
 mod substituted;
 
 use std::{
@@ -27,6 +28,7 @@ pub use address::{Address, AddressError};
 pub use cache::{OpenCache, default_cache_size};
 pub use nix_address::CacheAddress;
 pub use secrets::{SecretFiles, SecretsError};
+use source::{Place, Source};
 use tracing::warn;
 
 use crate::{
@@ -35,12 +37,12 @@ use crate::{
         self, Stores,
         blob::{
             BlobService,
-            backend::{GrpcBlobs, LocalBlobs, MemoryBlobs},
-            layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs, Verify},
+            backend::LocalBlobs,
+            layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, Verify},
         },
         directory::{
             DirectoryService,
-            backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
+            backend::LocalDirectories,
             layer::{
                 ArrivingDirectories, CachedDirectories, DirectoryCounters, LruDirectories,
                 MeasuredDirectories,
@@ -50,7 +52,7 @@ use crate::{
         local::LocalStore,
         pathinfo::{
             NarCalculation, PathInfoService,
-            backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
+            backend::LocalPathInfos,
             layer::{
                 AbsentPathInfos, CachedPathInfos, CoalescedPathInfos, LruPathInfos,
                 MeasuredPathInfos, PathInfoCounters, RememberedNars,
@@ -134,6 +136,14 @@ pub enum Error {
         /// Which binary caches.
         address: String,
     },
+    /// A kind of source that cannot have what it is to have.
+    #[error("{address} holds no {what}: name another address for them")]
+    Lacking {
+        /// Which source.
+        address: String,
+        /// What is not there.
+        what: &'static str,
+    },
     /// Blobs or directories from binary caches that do not tell of store paths.
     #[error(
         "{address} knows blobs and directories only of the store paths that it is asked for: use it as \
@@ -150,8 +160,8 @@ pub enum Error {
 pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
     let store = addresses.store.as_deref().unwrap_or("local:");
     let parse = |own: &Option<String>| own.as_deref().unwrap_or(store).parse::<Address>();
-    let (stores, cache, channels, substituters) = Default::default();
-    let mut opener = Opener { addresses, stores, cache, channels, substituters };
+    let (stores, cache, channels, sources, substituters) = Default::default();
+    let mut opener = Opener { addresses, stores, cache, channels, sources, substituters };
     let (blobs_at, path_infos) = (parse(&addresses.blobs)?, parse(&addresses.path_infos)?);
     let directories_at = parse(&addresses.directories)?;
     if let Some(apart) = [&blobs_at, &directories_at]
@@ -203,48 +213,61 @@ struct Opener<'a> {
     /// Inside, `None` if there is to be none, or none can be had.
     cache: Option<Option<Arc<LocalStore>>>,
     channels: HashMap<String, GrpcChannel>,
+    sources: HashMap<String, Source>,
     substituters: HashMap<String, Arc<Substituter>>,
 }
 
 impl Opener<'_> {
     fn blobs(&mut self, address: &Address, verify: Verify) -> Result<Arc<dyn BlobService>, Error> {
         let bottom: Arc<dyn BlobService> = match address {
-            Address::Memory => Arc::new(MemoryBlobs::new()),
-            Address::Local(dir) => Arc::new(LocalBlobs::new(self.store(dir.as_deref())?)),
-            Address::Grpc { .. } => {
-                let channel = self.channel(address)?;
-                let endpoint = channel.endpoint().clone();
-                let far = Arc::new(GrpcBlobs::new(channel));
-                let far = Arc::new(VerifiedBlobs::new(&endpoint, far));
-                let partials = self.cache();
-                let near = partials.clone().map(|near| Arc::new(LocalBlobs::new(near)) as _);
-                let options = LazyOptions { whole_len_max: self.addresses.whole_len_max, verify };
-                Arc::new(LazyBlobs::new(near, partials, far, options))
-            }
             Address::Nix(_) => Arc::new(SubstitutedBlobs::new(self.substituter(address)?)),
+            _ => {
+                let source = self.source(address)?;
+                let blobs = source.blobs.ok_or_else(|| lacking(address, "blobs"))?;
+                match source.place {
+                    Place::Memory | Place::Disk => blobs,
+                    Place::Far => self.far_blobs(blobs, verify),
+                }
+            }
         };
         Ok(Arc::new(MeasuredBlobs::new(bottom, Arc::new(BlobCounters::default()))))
     }
 
+    fn far_blobs(&mut self, far: Arc<dyn BlobService>, verify: Verify) -> Arc<dyn BlobService> {
+        let partials = self.cache();
+        let near = partials.clone().map(|near| Arc::new(LocalBlobs::new(near)) as _);
+        let options = LazyOptions { whole_len_max: self.addresses.whole_len_max, verify };
+        Arc::new(LazyBlobs::new(near, partials, far, options))
+    }
+
     fn directories(&mut self, address: &Address) -> Result<Arc<dyn DirectoryService>, Error> {
         let bottom: Arc<dyn DirectoryService> = match address {
-            Address::Memory => Arc::new(MemoryDirectories::new()),
-            Address::Local(dir) => in_memory(LocalDirectories::new(self.store(dir.as_deref())?)),
-            Address::Grpc { .. } => {
-                // It checks what it reads itself, as does that for path infos.
-                let far = GrpcDirectories::new(self.channel(address)?);
-                let kept = match self.cache() {
-                    Some(near) => {
-                        let near = Arc::new(LocalDirectories::new(near));
-                        in_memory(CachedDirectories::new(near, Arc::new(far)))
-                    }
-                    None => in_memory(far),
-                };
-                Arc::new(ArrivingDirectories::new(kept))
+            Address::Nix(_) => {
+                in_memory(Arc::new(SubstitutedDirectories::new(self.substituter(address)?)))
             }
-            Address::Nix(_) => in_memory(SubstitutedDirectories::new(self.substituter(address)?)),
+            _ => {
+                let source = self.source(address)?;
+                let directories =
+                    source.directories.ok_or_else(|| lacking(address, "directories"))?;
+                match source.place {
+                    Place::Memory => directories,
+                    Place::Disk => in_memory(directories),
+                    Place::Far => self.far_directories(directories),
+                }
+            }
         };
         Ok(Arc::new(MeasuredDirectories::new(bottom, Arc::new(DirectoryCounters::default()))))
+    }
+
+    fn far_directories(&mut self, far: Arc<dyn DirectoryService>) -> Arc<dyn DirectoryService> {
+        let kept = match self.cache() {
+            Some(near) => {
+                let near = Arc::new(LocalDirectories::new(near));
+                in_memory(Arc::new(CachedDirectories::new(near, far)))
+            }
+            None => in_memory(far),
+        };
+        Arc::new(ArrivingDirectories::new(kept))
     }
 
     /// The path infos, and, if they are on a server, what calculates archive hashes there.
@@ -253,28 +276,27 @@ impl Opener<'_> {
         &mut self,
         address: &Address,
     ) -> Result<(Arc<dyn PathInfoService>, Option<Arc<dyn NarCalculation>>), Error> {
-        let mut nars: Option<Arc<dyn NarCalculation>> = None;
-        let bottom: Arc<dyn PathInfoService> = match address {
-            Address::Memory => Arc::new(MemoryPathInfos::new()),
+        if let Address::Nix(_) = address {
+            return Ok((measured(self.substituted_path_infos(address)?), None));
+        }
+        let source = self.source(address)?;
+        let path_infos = source.path_infos.ok_or_else(|| lacking(address, "path infos"))?;
+        let bottom = match source.place {
             // Not kept in memory: another process may replace them, and the mount remembers names itself.
-            Address::Local(dir) => Arc::new(LocalPathInfos::new(self.store(dir.as_deref())?)),
-            Address::Grpc { .. } => {
-                let far = Arc::new(GrpcPathInfos::new(self.channel(address)?));
-                nars = Some(far.clone());
-                let cached: Arc<dyn PathInfoService> = match self.cache() {
-                    Some(near) => {
-                        let near = Arc::new(LocalPathInfos::new(near));
-                        Arc::new(CachedPathInfos::new(near, far))
-                    }
-                    None => far,
-                };
-                let coalesced = Arc::new(CoalescedPathInfos::new(cached));
-                let absent = AbsentPathInfos::new(coalesced, self.addresses.absent_ttl);
-                Arc::new(LruPathInfos::new(Arc::new(absent), PATH_INFOS_LRU_ENTRIES_MAX))
-            }
-            Address::Nix(_) => self.substituted_path_infos(address)?,
+            Place::Memory | Place::Disk => path_infos,
+            Place::Far => self.far_path_infos(path_infos),
         };
-        Ok((measured(bottom), nars))
+        Ok((measured(bottom), source.nars))
+    }
+
+    fn far_path_infos(&mut self, far: Arc<dyn PathInfoService>) -> Arc<dyn PathInfoService> {
+        let cached: Arc<dyn PathInfoService> = match self.cache() {
+            Some(near) => Arc::new(CachedPathInfos::new(Arc::new(LocalPathInfos::new(near)), far)),
+            None => far,
+        };
+        let coalesced = Arc::new(CoalescedPathInfos::new(cached));
+        let absent = AbsentPathInfos::new(coalesced, self.addresses.absent_ttl);
+        Arc::new(LruPathInfos::new(Arc::new(absent), PATH_INFOS_LRU_ENTRIES_MAX))
     }
 
     fn store(&mut self, dir: Option<&Path>) -> Result<Arc<LocalStore>, Error> {
@@ -337,6 +359,10 @@ fn measured(path_infos: Arc<dyn PathInfoService>) -> Arc<dyn PathInfoService> {
     Arc::new(MeasuredPathInfos::new(path_infos, Arc::new(PathInfoCounters::default())))
 }
 
-fn in_memory(below: impl DirectoryService + 'static) -> Arc<dyn DirectoryService> {
-    Arc::new(LruDirectories::new(Arc::new(below), DIRECTORIES_LRU_BYTES_MAX))
+fn in_memory(below: Arc<dyn DirectoryService>) -> Arc<dyn DirectoryService> {
+    Arc::new(LruDirectories::new(below, DIRECTORIES_LRU_BYTES_MAX))
+}
+
+fn lacking(address: &Address, what: &'static str) -> Error {
+    Error::Lacking { address: address.to_string(), what }
 }

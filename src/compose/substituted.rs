@@ -54,7 +54,7 @@ impl Opener<'_> {
         let store = match at {
             Address::Local(dir) => Some(self.store(dir.as_deref())?),
             Address::Memory => None,
-            Address::Grpc { .. } | Address::Nix(_) => self.cache(),
+            _ => self.cache(),
         };
         let open = |source| Error::Open { address: address.to_string(), source };
         let records: Arc<dyn ArchiveRecords> = match store {

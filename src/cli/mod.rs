@@ -22,6 +22,8 @@ mod sign;
 mod signals;
 mod stat;
 mod verify;
+#[cfg(feature = "virtiofs")]
+mod virtiofs;
 mod watchdog;
 
 use std::{
@@ -50,6 +52,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mount(mount::Mount),
+    #[cfg(feature = "virtiofs")]
+    Virtiofs(virtiofs::Virtiofs),
     Daemon(daemon::Daemon),
     Serve(serve::Serve),
     Import(import::Import),
@@ -116,6 +120,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     // What runs for long tells what it does; what answers a question only tells what went wrong.
     let default_level = match command {
         Command::Mount(_) | Command::Daemon(_) | Command::Serve(_) => "info",
+        #[cfg(feature = "virtiofs")]
+        Command::Virtiofs(_) => "info",
         _ => "warn",
     };
     log::init(options.log_level.as_deref(), default_level, options.log_format)?;
@@ -126,6 +132,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     let result = match command {
         Command::Mount(command) => command.run(&options, &runtime),
+        #[cfg(feature = "virtiofs")]
+        Command::Virtiofs(command) => command.run(&options, &runtime),
         Command::Daemon(command) => runtime.block_on(command.run(&options)),
         Command::Serve(command) => runtime.block_on(command.run(&options)),
         Command::Import(command) => command.run(&options, &runtime),

@@ -187,6 +187,10 @@ mod tests {
     struct Ids(Mutex<(u32, Vec<u32>)>);
 
     impl Kernel for Ids {
+        fn hears(&self) -> bool {
+            true
+        }
+
         fn forget_listing(&self, _: Ino) {}
 
         fn open_backing(&self, _: &File) -> io::Result<u32> {

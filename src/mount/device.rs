@@ -54,6 +54,10 @@ fn check(returned: i32) -> io::Result<i32> {
 pub(super) struct Device(pub(super) Arc<OwnedFd>);
 
 impl Kernel for Device {
+    fn hears(&self) -> bool {
+        true
+    }
+
     fn forget_listing(&self, ino: Ino) {
         // ENOENT: the kernel does not know the inode, so it has no listing of it either.
         if let Err(error) = rustix::io::write(&*self.0, &wire::inval_inode(ino.raw())) {

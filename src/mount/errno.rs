@@ -17,6 +17,8 @@ impl Errno {
     pub const NOT_IMPLEMENTED: Errno = Errno(libc::ENOSYS);
     /// The request makes no sense.
     pub const INVALID: Errno = Errno(libc::EINVAL);
+    /// There is too much under way.
+    pub const AGAIN: Errno = Errno(libc::EAGAIN);
     /// Reading failed.
     pub const IO: Errno = Errno(libc::EIO);
 }

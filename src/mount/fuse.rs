@@ -69,6 +69,9 @@ pub enum Outcome {
 
 /// What is asked of the kernel without having been asked by it.
 pub trait Kernel: Send + Sync + fmt::Debug {
+    /// Whether it takes what is sent unasked. A guest does not: nothing can be taken from it, and nothing lent to it.
+    fn hears(&self) -> bool;
+
     /// Takes from it what it has read of a directory.
     fn forget_listing(&self, ino: Ino);
 
@@ -178,6 +181,8 @@ impl Fuse {
             op::READ => self.read(request),
             op::OPEN => self.open(request),
             op::RELEASE => self.release(request),
+            op::OPENDIR => self.opendir(request),
+            op::RELEASEDIR => Ok(Outcome::Reply(Reply::empty().finish(request.unique))),
             op::READDIR => self.readdir(request, false),
             op::READDIRPLUS => self.readdir(request, true),
             op::GETXATTR => self.getxattr(request),
@@ -210,7 +215,7 @@ impl Fuse {
             | op::FALLOCATE
             | op::COPY_FILE_RANGE
             | op::TMPFILE => Err(Errno::READ_ONLY.into()),
-            // OPENDIR among them: the kernel then opens directories without us. It also checks access from the modes.
+            // ACCESS among them: the kernel checks access from the modes.
             _ => Err(Errno::NOT_IMPLEMENTED.into()),
         }
     }
@@ -235,7 +240,7 @@ impl Fuse {
     }
 
     fn greet(&self, request: Request<'_>) -> Handled {
-        Ok(match greet(request)? {
+        Ok(match greet(request, self.kernel.hears())? {
             Greeting::Agreed { reply, can_pass_through } => {
                 let _ = self.can_pass_through.set(can_pass_through);
                 Outcome::Reply(reply)
@@ -350,6 +355,21 @@ impl Fuse {
             backings.release(Ino::from_raw(request.nodeid));
         }
         Ok(Outcome::Reply(Reply::empty().finish(request.unique)))
+    }
+
+    fn opendir(&self, request: Request<'_>) -> Handled {
+        if self.kernel.hears() {
+            // It then opens directories without us.
+            return Err(Errno::NOT_IMPLEMENTED.into());
+        }
+        // The root gains names, and there is no way to say so: what was read of it must not be kept.
+        let flags = match request.nodeid == Ino::ROOT.raw() {
+            true => 0,
+            false => fopen::KEEP_CACHE | fopen::CACHE_DIR,
+        };
+        let mut reply = Reply::with_capacity(16);
+        reply.open_out(handle::UNCOUNTED, flags, 0);
+        Ok(Outcome::Reply(reply.finish(request.unique)))
     }
 
     fn readdir(self: &Arc<Self>, mut request: Request<'_>, plus: bool) -> Handled {

@@ -31,8 +31,8 @@ pub(super) enum Greeting {
     Refused,
 }
 
-/// `struct fuse_init_in` and `struct fuse_init_out`.
-pub(super) fn greet(mut request: Request<'_>) -> Result<Greeting, TooShort> {
+/// `struct fuse_init_in` and `struct fuse_init_out`. Only a kernel that is `ours` can be lent files to pass through.
+pub(super) fn greet(mut request: Request<'_>, ours: bool) -> Result<Greeting, TooShort> {
     let (major, minor) = (request.u32()?, request.u32()?);
     let max_readahead = request.u32()?;
     let mut flags = u64::from(request.u32()?);
@@ -63,7 +63,8 @@ pub(super) fn greet(mut request: Request<'_>) -> Result<Greeting, TooShort> {
         | init::EXPLICIT_INVAL_DATA
         | init::INIT_EXT
         | init::PASSTHROUGH;
-    let agreed = wanted & flags;
+    let passthrough = if ours { 0 } else { init::PASSTHROUGH };
+    let agreed = wanted & flags & !passthrough;
     debug!(major, minor, max_readahead, "the kernel says hello");
     reply.u32(minor.min(wire::MINOR));
     reply.u32(max_readahead);
@@ -75,7 +76,7 @@ pub(super) fn greet(mut request: Request<'_>) -> Result<Greeting, TooShort> {
     reply.u16((IO_LEN_MAX / 4096) as u16);
     reply.zeros(2); // map alignment
     reply.u32((agreed >> 32) as u32);
-    reply.u32(STACK_DEPTH_MAX);
+    reply.u32(if ours { STACK_DEPTH_MAX } else { 0 });
     reply.zeros(24); // time-out of requests, unused
     let can_pass_through = agreed & init::PASSTHROUGH != 0;
     Ok(Greeting::Agreed { reply: reply.finish(request.unique), can_pass_through })

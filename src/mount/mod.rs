@@ -5,7 +5,7 @@
 //! become numbers. [`wire`] reads and writes the messages; [`backing`] lets the kernel read files by itself.
 //!
 //! The codec and the device loop are our own. The `fuser` crate cannot pass on FUSE_INTERRUPT, so a reader that
-//! waits for a slow store could not be killed; and virtiofs needs the same codec without the device.
+//! waits for a slow store could not be killed; and [`virtiofs`] needs the same codec without the device.
 
 mod affinity;
 pub mod backing;
@@ -17,6 +17,8 @@ mod greeting;
 pub mod mountpoint;
 mod page;
 pub mod session;
+#[cfg(feature = "virtiofs")]
+pub mod virtiofs;
 pub mod wire;
 
 pub use session::{IoMode, Session, SessionOptions};

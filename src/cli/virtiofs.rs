@@ -1,0 +1,100 @@
+//! `lazystore virtiofs`.
+
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{ArgAction, Args};
+use listenfd::ListenFd;
+use tokio::runtime::Runtime;
+use tracing::info;
+
+use super::{GlobalOptions, signals::Signals};
+use crate::{
+    mount::virtiofs,
+    serve::Listener,
+    vfs::{self, Vfs},
+};
+
+/// How many queues there are if nothing is said: more than a guest's processors are of no use.
+const QUEUES_DEFAULT_MAX: u16 = 8;
+
+/// Serve the store to virtual machines over virtiofs, until Ctrl-C or SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  lazystore virtiofs --list-root /run/store.sock
+  qemu-system-x86_64 … -object memory-backend-memfd,id=mem,size=1G,share=on -machine q35,memory-backend=mem \\
+    -chardev socket,id=store,path=/run/store.sock -device vhost-user-fs-pci,chardev=store,tag=store
+and in the guest:
+  mount -t virtiofs store /nix/store
+
+Guests may come and go, and several may be served at once. A socket that systemd passes is used instead of SOCKET.")]
+pub(super) struct Virtiofs {
+    /// Where machine monitors connect; a socket that nobody serves any more is replaced
+    #[arg(value_name = "SOCKET")]
+    socket: Option<PathBuf>,
+
+    /// List everything in the store in the root, not only what has been looked up
+    #[arg(short = 'l', long)]
+    list_root: bool,
+
+    /// Show digests as extended attributes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
+          default_value_t = true, default_missing_value = "true")]
+    show_xattr: bool,
+
+    /// How many queues of requests a guest may have [default: the number of processors, at most 8]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(virtiofs::QUEUES_MAX)))]
+    queues: Option<u16>,
+}
+
+impl Virtiofs {
+    pub(super) fn run(&self, options: &GlobalOptions, runtime: &Runtime) -> anyhow::Result<()> {
+        let _context = runtime.enter();
+        let mut signals = Signals::new()?;
+        let (listener, ours) = self.listener()?;
+        let stores = options.open()?;
+        let vfs_options = vfs::Options { list_root: self.list_root, show_xattr: self.show_xattr };
+        let new_vfs = Arc::new(move || Arc::new(Vfs::new(&stores, vfs_options)));
+        let server = virtiofs::serve(listener, self.queues(), new_vfs, runtime.handle().clone())
+            .context("cannot serve guests")?;
+        info!(socket = ?self.socket, "waiting for guests; Ctrl-C ends");
+        runtime.block_on(signals.next());
+        info!("stopping");
+        server.stop();
+        if let Some(path) = ours {
+            // It may be gone already.
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
+    }
+
+    /// The socket, and its file if it is ours to remove.
+    fn listener(&self) -> anyhow::Result<(UnixListener, Option<&Path>)> {
+        if let Some(passed) = ListenFd::from_env().take_unix_listener(0)? {
+            return Ok((passed, None));
+        }
+        let Some(path) = &self.socket else {
+            bail!("say where machine monitors connect: lazystore virtiofs SOCKET");
+        };
+        match Listener::unix(path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?
+        {
+            Listener::Unix(listener, _) => Ok((listener, Some(path))),
+            Listener::Tcp(_) => bail!("{} is no unix socket", path.display()),
+        }
+    }
+
+    fn queues(&self) -> u16 {
+        self.queues.unwrap_or_else(|| {
+            let processors = thread::available_parallelism().map_or(1, usize::from);
+            u16::try_from(processors).unwrap_or(QUEUES_DEFAULT_MAX).min(QUEUES_DEFAULT_MAX)
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! Requests out of a queue, and replies back into it.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tracing::{debug, error, warn};
+use vhost_user_backend::{VringMutex, VringT as _};
+use virtio_queue::QueueOwnedT as _;
+use vm_memory::{GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
+
+use super::{
+    super::{
+        errno::Errno,
+        fuse::{IO_LEN_MAX, Outcome, error_message},
+        wire::{self, OUT_HEADER_LEN, Request, op},
+    },
+    device::Guest,
+    slot::{Chain, Slot},
+};
+use crate::vfs::LocalBlob;
+
+/// The longest request that is taken, in bytes. Nothing is ever written, so names are the longest part of any.
+const REQUEST_LEN_MAX: usize = 64 << 10;
+
+/// What the thread of a queue has.
+pub(super) struct Worker {
+    request: Vec<u8>,
+    /// Where data is read into from local files, behind room for the header.
+    data: Vec<u8>,
+    /// Whether it was said that the guest's driver makes no sense.
+    complained: bool,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Worker { request: vec![0; REQUEST_LEN_MAX], data: Vec::new(), complained: false }
+    }
+}
+
+impl Worker {
+    /// Answers everything that is in the queue.
+    pub(super) fn drain(&mut self, guest: &Arc<Guest>, queue: usize, vring: &VringMutex) {
+        loop {
+            // Errors mean that the ring is not where there is memory; `next` then finds nothing.
+            let _ = vring.disable_notification();
+            while let Some(chain) = self.next(&guest.memory, vring) {
+                if guest.is_gone() {
+                    return;
+                }
+                self.handle(guest, queue, Slot::new(vring.clone(), chain));
+            }
+            // Whether something came before the guest was asked to tell.
+            if !vring.enable_notification().unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    fn next(
+        &mut self,
+        memory: &GuestMemoryAtomic<GuestMemoryMmap>,
+        vring: &VringMutex,
+    ) -> Option<Chain> {
+        let mut state = vring.get_mut();
+        match state.get_queue_mut().iter(memory.memory()) {
+            Ok(mut chains) => chains.next(),
+            // It is being stopped.
+            Err(virtio_queue::Error::QueueNotReady) => None,
+            Err(error) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    warn!(%error, "a guest's queue makes no sense, and is not served");
+                }
+                None
+            }
+        }
+    }
+
+    fn handle(&mut self, guest: &Arc<Guest>, queue: usize, slot: Slot) {
+        let Some(message) = slot.read(&mut self.request) else {
+            debug!("a request that is none, or too long, was dropped");
+            return slot.discard();
+        };
+        let request = match Request::parse(message) {
+            Ok(request) => request,
+            Err(error) => {
+                debug!(%error, "a malformed request was refused");
+                let unique = message[8..16].try_into().map_or(0, u64::from_ne_bytes);
+                return slot.reply(&error_message(unique, Errno::INVALID));
+            }
+        };
+        // Another kernel, or the same after a new start, knows nothing of what the last one was told.
+        if request.opcode == op::INIT {
+            guest.begin_again();
+        }
+        let fuse = guest.fuse();
+        match fuse.handle(request) {
+            Outcome::Reply(message) => {
+                slot.reply(&message);
+                wire::recycle(message);
+            }
+            Outcome::ReadLocal { unique, ino, blob, offset, len } => {
+                let len = len.min(slot.room().saturating_sub(OUT_HEADER_LEN));
+                match self.read(unique, &blob, offset, len) {
+                    Some(message) => slot.reply(message),
+                    None => {
+                        drop(blob);
+                        let elsewhere = fuse.read_elsewhere(unique, ino, offset, len);
+                        finish(guest, queue, slot, unique, len, elsewhere);
+                    }
+                }
+            }
+            Outcome::Later { unique, reply } => {
+                let room = slot.room();
+                finish(guest, queue, slot, unique, room, Outcome::Later { unique, reply });
+            }
+            Outcome::Silence => slot.discard(),
+            Outcome::Interrupt { unique } => {
+                guest.pending.interrupt(unique);
+                slot.discard();
+            }
+            Outcome::End(message) => {
+                guest.begin_again();
+                match message {
+                    Some(message) => slot.reply(&message),
+                    None => slot.discard(),
+                }
+            }
+        }
+    }
+
+    /// Reads a local file right into a reply. `None` if it cannot be read.
+    fn read(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) -> Option<&[u8]> {
+        let end = OUT_HEADER_LEN + len;
+        self.data.resize(OUT_HEADER_LEN + IO_LEN_MAX, 0);
+        let message = self.data.get_mut(..end)?;
+        match blob.read_exact_once_at(&mut message[OUT_HEADER_LEN..], offset) {
+            Ok(()) => {
+                message[..OUT_HEADER_LEN].copy_from_slice(&wire::header(end, 0, unique));
+                Some(message)
+            }
+            Err(error) => {
+                error!(%error, offset, len, "cannot read a blob from the local disk");
+                None
+            }
+        }
+    }
+}
+
+/// Replies with what comes of a request that is not answered yet, of up to `room` bytes.
+fn finish(
+    guest: &Arc<Guest>,
+    queue: usize,
+    slot: Slot,
+    unique: u64,
+    room: usize,
+    outcome: Outcome,
+) {
+    let reply = match outcome {
+        Outcome::Reply(message) => return slot.reply(&message),
+        Outcome::Later { reply, .. } => reply,
+        _ => return slot.reply(&error_message(unique, Errno::IO)),
+    };
+    let weight = weight(room);
+    let started = guest.pending.start(queue, unique, slot, |ticket| {
+        let waiting = guest.clone();
+        let task = async move {
+            // What is at hand goes on being served while others wait for their turn.
+            let _turn = turn(&waiting.fetching, weight).await;
+            let message = reply.await;
+            if let Some(slot) = waiting.pending.end(ticket) {
+                slot.reply(&message);
+            }
+        };
+        guest.runtime.spawn(task).abort_handle()
+    });
+    if let Err(slot) = started {
+        debug!("a guest asks for more at once than its queue has room for");
+        slot.reply(&error_message(unique, Errno::AGAIN));
+    }
+}
+
+/// The unit in which what is under way is counted, in bytes.
+pub(super) const TURN_LEN: usize = 4096;
+
+fn weight(room: usize) -> u32 {
+    (room.min(IO_LEN_MAX) / TURN_LEN + 1) as u32
+}
+
+async fn turn(fetching: &Semaphore, weight: u32) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    // It is never closed.
+    fetching.acquire_many(weight).await.ok()
+}

@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
+    bucket::{BucketAddress, parse_bucket},
     nix_address::{CacheAddress, parse_caches},
     secrets::SecretFiles,
 };
@@ -31,6 +32,8 @@ pub enum Address {
         /// What it is shown, and how it is known.
         secrets: SecretFiles,
     },
+    /// In a bucket.
+    Bucket(BucketAddress),
     /// In one or several binary caches.
     Nix(Vec<CacheAddress>),
 }
@@ -46,7 +49,8 @@ pub struct AddressError {
 }
 
 const FORMS: &str = "expected memory:, local:, local:///abs/dir, grpc+http://host:port, \
-                     grpc+https://host:port, grpc+unix:///abs/socket, or nix+http(s)://host[:port][/prefix], \
+                     grpc+https://host:port, grpc+unix:///abs/socket, objectstore+s3://bucket/prefix (or \
+                     gs, az, file, http, https), or nix+http(s)://host[:port][/prefix], \
                      several of these with spaces between";
 
 impl FromStr for Address {
@@ -60,6 +64,9 @@ impl FromStr for Address {
 fn parse(address: &str) -> Result<Address, String> {
     if address.trim_start().starts_with("nix+") {
         return parse_caches(address).map(Address::Nix);
+    }
+    if let Some(bucket) = address.strip_prefix("objectstore+") {
+        return parse_bucket(bucket).map(Address::Bucket);
     }
     let (scheme, rest) = address.split_once(':').ok_or(FORMS)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -145,6 +152,7 @@ impl fmt::Display for Address {
             Address::Local(None) => f.write_str("local:"),
             Address::Local(Some(path)) => write!(f, "local://{}", path.display()),
             Address::Grpc { server, .. } => server.fmt(f),
+            Address::Bucket(bucket) => write!(f, "objectstore+{}", bucket.url),
             Address::Nix(caches) => {
                 let names: Vec<_> =
                     caches.iter().map(|cache| format!("nix+{}", cache.options.url)).collect();

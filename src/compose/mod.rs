@@ -5,12 +5,14 @@
 //! | `memory:` | memory |
 //! | `local:` | for directories and path infos a bounded memory in front; then the store directory |
 //! | `grpc+…:` | the same memory, which for a while also knows what is absent; a store directory as cache, in which blobs may be in part; verification; the remote |
+//! | `objectstore+…:` | as a server, and the bucket |
 //! | `nix+…:` as a whole store | the same memory; a store directory as cache, into which archives are taken apart; the binary caches, which are asked again for what was evicted |
 //! | `nix+…:` for path infos | the same memory; the binary caches, whose archives go into the other two services |
 //!
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
 mod address;
+mod bucket;
 mod cache;
 mod nix_address;
 mod secrets;
@@ -25,6 +27,7 @@ use std::{
 };
 
 pub use address::{Address, AddressError};
+pub use bucket::BucketAddress;
 pub use cache::{OpenCache, default_cache_size};
 pub use nix_address::CacheAddress;
 pub use secrets::{SecretFiles, SecretsError};
@@ -40,6 +43,7 @@ use crate::{
             backend::LocalBlobs,
             layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, Verify},
         },
+        bucket::BucketError,
         directory::{
             DirectoryService,
             backend::LocalDirectories,
@@ -118,6 +122,14 @@ pub enum Error {
         address: String,
         /// Why.
         source: service::Error,
+    },
+    /// A bucket cannot be opened.
+    #[error("cannot open {address}: {source}")]
+    Bucket {
+        /// Which one.
+        address: String,
+        /// Why not.
+        source: Box<BucketError>,
     },
     /// A binary cache cannot be used.
     #[error("cannot use {address}: {source}")]

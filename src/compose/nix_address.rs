@@ -80,7 +80,7 @@ fn absolute(name: &str, value: &str) -> Result<PathBuf, String> {
 }
 
 /// The text with each `%` and two digits as the byte they mean. A plus stays one: keys hold it.
-fn percent_decoded(text: &str) -> Result<String, String> {
+pub(super) fn percent_decoded(text: &str) -> Result<String, String> {
     let bad = || format!("{text:?}: behind % come two hexadecimal digits of UTF-8");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

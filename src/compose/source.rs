@@ -56,6 +56,7 @@ impl Opener<'_> {
             Address::Memory => memory(),
             Address::Local(dir) => local(self.store(dir.as_deref())?),
             Address::Grpc { .. } => grpc(self.channel(address)?),
+            Address::Bucket(bucket) => self.bucket(bucket)?,
             Address::Nix(_) => unreachable!("binary caches do not get here"),
         };
         self.sources.insert(key, source.clone());

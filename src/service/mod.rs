@@ -7,6 +7,7 @@
 //! ready. What is at hand is answered within that first poll; see [`crate::vfs`].
 
 pub mod blob;
+pub mod bucket;
 pub(crate) mod circuit;
 pub mod counters;
 pub mod directory;
@@ -17,6 +18,7 @@ pub mod pathinfo;
 pub(crate) mod patience;
 pub(crate) mod pause;
 pub mod range_set;
+mod seal;
 pub mod sharded_lru;
 #[cfg(test)]
 pub(crate) mod shelf;

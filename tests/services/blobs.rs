@@ -99,7 +99,8 @@ fn ranges_come_with_their_proof_where_there_is_one() {
             for range in [0..1, size / 2..size / 2 + 70_000, size - 1..size, size + 5..size + 6] {
                 let proven = blobs.read_proven(&digest, range.clone()).await.expect("it works");
                 let Proven::Range { size: said, pieces } = proven.expect("it is there") else {
-                    panic!("{:?} proves nothing", built.stack);
+                    assert!(built.stack.proves_nothing(), "{:?} proves nothing", built.stack);
+                    continue;
                 };
                 assert_eq!(said, size);
                 let tree = Tree::new(size);
@@ -114,7 +115,8 @@ fn ranges_come_with_their_proof_where_there_is_one() {
             }
         }
         let proven = blobs.read_proven(&Digest::EMPTY, 0..10).await.expect("it works");
-        assert!(matches!(proven, Some(Proven::Range { size: 0, .. })), "{proven:?}");
+        let is_proven = matches!(proven, Some(Proven::Range { size: 0, .. }));
+        assert!(is_proven || built.stack.proves_nothing(), "{proven:?}");
     });
 }
 

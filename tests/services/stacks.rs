@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use lazystore::{
+    castore::SizeRule,
     render::RenderNar,
     serve::grpc::{Listener, serve},
     service::{
         Stores,
         blob::{
-            backend::{GrpcBlobs, LocalBlobs, MemoryBlobs},
+            backend::{BucketBlobs, GrpcBlobs, LocalBlobs, MemoryBlobs},
             layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs},
         },
+        bucket::{BucketOptions, BucketUrl},
         directory::{
-            backend::{GrpcDirectories, LocalDirectories, MemoryDirectories},
+            backend::{BucketDirectories, GrpcDirectories, LocalDirectories, MemoryDirectories},
             layer::{
                 CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories,
                 VerifiedDirectories,
@@ -21,7 +23,7 @@ use lazystore::{
         grpc::{Dialect, GrpcAddress, GrpcChannel, GrpcOptions},
         local::LocalStore,
         pathinfo::{
-            backend::{GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
+            backend::{BucketPathInfos, GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
             layer::{
                 CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters,
                 VerifiedPathInfos,
@@ -30,6 +32,8 @@ use lazystore::{
     },
 };
 use tempfile::TempDir;
+
+use crate::s3::s3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stack {
@@ -43,9 +47,12 @@ pub enum Stack {
     GrpcTvix,
     GrpcSnix,
     CachedGrpc,
+    Bucket,
+    CachedBucket,
+    S3Bucket,
 }
 
-pub const ALL: [Stack; 10] = [
+pub const ALL: [Stack; 13] = [
     Stack::Memory,
     Stack::Local,
     Stack::Verified,
@@ -56,6 +63,9 @@ pub const ALL: [Stack; 10] = [
     Stack::GrpcTvix,
     Stack::GrpcSnix,
     Stack::CachedGrpc,
+    Stack::Bucket,
+    Stack::CachedBucket,
+    Stack::S3Bucket,
 ];
 
 /// A stack that is ready to be used.
@@ -85,6 +95,35 @@ pub fn cached(near: Stores, partials: Option<Arc<LocalStore>>, far: Stores) -> S
         path_infos: Arc::new(CachedPathInfos::new(near.path_infos, far.path_infos)),
         nars: far.nars,
     }
+}
+
+/// A bucket, whose directories are kept in memory as they are wherever it is used.
+fn bucket(url: &str, options: &[(&str, &str)]) -> Stores {
+    let url: BucketUrl = url.parse().expect("legal");
+    let url =
+        options.iter().fold(url, |url, (key, value)| url.with_option(key, value).expect("known"));
+    let bucket = url.open(BucketOptions::default()).expect("it opens");
+    let blobs = Arc::new(BucketBlobs::new(bucket.clone()));
+    let directories = Arc::new(BucketDirectories::new(bucket.clone(), SizeRule::Documented));
+    let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
+    Stores { blobs, directories, path_infos: Arc::new(BucketPathInfos::new(bucket)), nars }
+}
+
+fn file_bucket(folder: &TempDir) -> Stores {
+    bucket(&format!("file://{}/bucket", folder.path().display()), &[])
+}
+
+fn s3_bucket() -> Stores {
+    let s3 = s3().expect("it is possible");
+    let endpoint = format!("http://{}", s3.address);
+    let options = [
+        ("endpoint", &*endpoint),
+        ("allow_http", "true"),
+        ("region", "us-east-1"),
+        ("access_key_id", "key"),
+        ("secret_access_key", "secret"),
+    ];
+    bucket(&format!("s3://{}/some/where", s3.bucket()), &options)
 }
 
 fn verified(below: Stores) -> Stores {
@@ -135,6 +174,16 @@ pub fn open_cache(folder: &TempDir, size_max: u64) -> Arc<LocalStore> {
 }
 
 impl Stack {
+    /// Whether what it needs is here. What is missing is said, and may be an error.
+    pub fn is_possible(self) -> bool {
+        self != Stack::S3Bucket || s3().is_some()
+    }
+
+    /// Whether ranges of long blobs come without a proof.
+    pub fn proves_nothing(self) -> bool {
+        matches!(self, Stack::Bucket | Stack::CachedBucket | Stack::S3Bucket)
+    }
+
     /// Builds it in two folders.
     pub fn build(self, [one, two]: &[TempDir; 2]) -> Built {
         let stores = match self {
@@ -161,6 +210,12 @@ impl Stack {
                 let near = open_cache(one, 1 << 30);
                 cached(local(near.clone()), Some(near), grpc(local(open(two)), two, None))
             }
+            Stack::Bucket => file_bucket(one),
+            Stack::CachedBucket => {
+                let near = open_cache(one, 1 << 30);
+                cached(local(near.clone()), Some(near), file_bucket(two))
+            }
+            Stack::S3Bucket => s3_bucket(),
         };
         Built { stack: self, stores }
     }

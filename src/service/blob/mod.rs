@@ -186,6 +186,12 @@ pub trait BlobService: Send + Sync + fmt::Debug {
     /// the blob is absent.
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>>;
 
+    /// As [`BlobService::chunks`], for whoever knows that the blob has `size` bytes. Some stores spare themselves a
+    /// question then.
+    async fn chunks_sized(&self, digest: &Digest, _size: u64) -> Result<Option<ChunkList>> {
+        self.chunks(digest).await
+    }
+
     /// The blob as an open local file or a part of one, if it is here as such. Does not wait for anything but the local disk.
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>>;
 

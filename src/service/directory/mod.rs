@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::Stream;
+use futures::{Stream, TryStreamExt as _};
 
 use super::{Error, Result};
 use crate::castore::{Digest, Directory, SizeRule};
@@ -91,4 +91,22 @@ fn walk_closure(
         Some(Ok(directory))
     });
     Ok(Some(Box::pin(futures::stream::iter(directories))))
+}
+
+/// What a directory names, all levels down, leaves first; one may be among them more than once. That `directories` does
+/// not have all of it is [`Error::Invalid`].
+async fn descendants(
+    directories: &dyn DirectoryService,
+    directory: &Directory,
+) -> Result<Vec<Arc<Directory>>> {
+    let mut all = Vec::new();
+    for (child, _) in directory.directories() {
+        let Some(closure) = directories.get_closure(&child).await? else {
+            let parent = directory.digest();
+            let what = format!("directory {parent} names {child}, which is not there");
+            return Err(Error::invalid(what));
+        };
+        all.extend(layer::leaves_first(closure.try_collect().await?));
+    }
+    Ok(all)
 }

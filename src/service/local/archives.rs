@@ -6,12 +6,15 @@
 use prost::Message as _;
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::{Durability, LocalStore, cache::now, seal, unseal};
+use super::{Durability, LocalStore, cache::now};
 use crate::{
     castore::Node,
     nix::{NarHash, PathInfo, StorePathDigest},
     proto,
-    service::{Error, Result},
+    service::{
+        Error, Result,
+        seal::{SealedIn, seal, unseal},
+    },
 };
 
 /// Made by whoever needs them, also in stores that were made without.
@@ -98,7 +101,7 @@ impl LocalStore {
         path_info.check().map_err(Error::invalid)?;
         let path = path_info.store_path.digest();
         let message = proto::store::PathInfo::from(path_info).encode_to_vec();
-        let (nar, data) = (short(&info.nar), seal(&path, &message));
+        let (nar, data) = (short(&info.nar), seal(SealedIn::Cache, &path, &message));
         self.database().write(Durability::Ordered, |transaction| {
             transaction.execute(
                 "INSERT OR REPLACE INTO archives (path, nar, used, data) VALUES (?, ?, ?, ?)",
@@ -148,7 +151,7 @@ fn forget_some(transaction: &Transaction, rows_max: u64, kept: i64) -> rusqlite:
 
 /// What was recorded, unless it was damaged since.
 fn read(path: &[u8], data: Vec<u8>) -> Option<PathInfo> {
-    let message = unseal(&StorePathDigest::try_from(path).ok()?, data)?;
+    let message = unseal(SealedIn::Cache, &StorePathDigest::try_from(path).ok()?, data)?;
     PathInfo::try_from(proto::store::PathInfo::decode(&message[..]).ok()?).ok()
 }
 

@@ -8,12 +8,15 @@ use std::collections::HashSet;
 
 use prost::Message as _;
 
-use super::{Database, Durability, cache::now, seal::unseal};
+use super::{Database, Durability, cache::now};
 use crate::{
     castore::{Digest, Directory, Node},
     nix::{PathInfo, StorePathDigest},
     proto,
-    service::Result,
+    service::{
+        Result,
+        seal::{SealedIn, unseal},
+    },
 };
 
 /// Directories and path infos may take this part of a cache.
@@ -134,7 +137,7 @@ fn reachable(database: &Database, old: i64) -> Result<HashSet<Digest>> {
 
 /// The directory that is the contents of a store path.
 fn root(digest: &[u8], data: Vec<u8>) -> Option<Digest> {
-    let message = unseal(&StorePathDigest::try_from(digest).ok()?, data)?;
+    let message = unseal(SealedIn::Cache, &StorePathDigest::try_from(digest).ok()?, data)?;
     let message = proto::store::PathInfo::decode(&message[..]).ok()?;
     match PathInfo::try_from(message).ok()?.node {
         Node::Directory { digest, .. } => Some(digest),

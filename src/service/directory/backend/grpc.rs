@@ -12,8 +12,8 @@ use crate::{
     service::{
         Error, Result,
         directory::{
-            DirectoryPutter, DirectoryService, DirectoryStream,
-            layer::{check_closure, check_digest, leaves_first},
+            DirectoryPutter, DirectoryService, DirectoryStream, descendants,
+            layer::{check_closure, check_digest},
         },
         grpc::{
             GrpcChannel, Opened, Upload,
@@ -70,24 +70,6 @@ impl GrpcDirectories {
         let what = format!("the closure of directory {expected} was stored as \"{got}\"");
         Err(Error::corrupt(self.channel.endpoint(), what))
     }
-
-    /// What a directory names, all levels down, leaves first.
-    async fn descendants(&self, directory: &Directory) -> Result<Vec<Arc<Directory>>> {
-        let mut all = Vec::new();
-        for (child, _) in directory.directories() {
-            let Some(mut closure) = self.get_closure(&child).await? else {
-                let parent = directory.digest();
-                let what = format!("directory {parent} names {child}, which is not there");
-                return Err(Error::invalid(what));
-            };
-            let mut got = Vec::new();
-            while let Some(directory) = closure.next().await {
-                got.push(directory?);
-            }
-            all.extend(leaves_first(got));
-        }
-        Ok(all)
-    }
 }
 
 #[async_trait]
@@ -118,7 +100,7 @@ impl DirectoryService for GrpcDirectories {
     async fn put(&self, directory: Arc<Directory>) -> Result<()> {
         let mut order = LeavesFirst::new();
         let mut messages = Vec::new();
-        let mut all = self.descendants(&directory).await?;
+        let mut all = descendants(self, &directory).await?;
         all.push(directory.clone());
         for directory in all {
             if order.add(&directory).map_err(Error::invalid)? {

@@ -1,9 +1,11 @@
 //! Backends: where directories are in the end.
 
+mod bucket;
 mod grpc;
 mod local;
 mod memory;
 
+pub use bucket::BucketDirectories;
 pub use grpc::GrpcDirectories;
 pub use local::LocalDirectories;
 pub use memory::MemoryDirectories;

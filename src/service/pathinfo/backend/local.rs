@@ -13,8 +13,9 @@ use crate::{
     proto,
     service::{
         Error, Result,
-        local::{Durability, LocalStore, Verified, enter_path_info, offload, seal, unseal},
+        local::{Durability, LocalStore, Verified, enter_path_info, offload},
         pathinfo::{PathInfoService, PathInfoStream},
+        seal::{SealedIn, seal, unseal},
     },
 };
 
@@ -38,7 +39,7 @@ impl LocalPathInfos {
     fn encode(&self, path_info: &PathInfo) -> Vec<u8> {
         let message = proto::store::PathInfo::from(path_info).encode_to_vec();
         match self.store.is_cache() {
-            true => seal(&path_info.store_path.digest(), &message),
+            true => seal(SealedIn::Cache, &path_info.store_path.digest(), &message),
             false => message,
         }
     }
@@ -48,7 +49,7 @@ impl LocalPathInfos {
         if !self.store.is_cache() {
             return Some(data);
         }
-        let message = unseal(digest, data);
+        let message = unseal(SealedIn::Cache, digest, data);
         if message.is_none() {
             tracing::warn!(%digest, "a path info in the cache was damaged; it is fetched again");
         }

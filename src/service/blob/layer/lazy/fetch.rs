@@ -18,6 +18,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     LazyOptions, Verify,
     arriving::{Arriving, Trust, Wish},
+    by_chunks::read_chunks,
     flight::Progress,
     lent::Loans,
     read_ahead::Latency,
@@ -265,9 +266,25 @@ impl Inner {
     async fn read_past(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         match self.far.read_proven(digest, range.clone()).await? {
             None => Ok(None),
-            Some(Proven::Lacking) => self.far.read(digest, range).await,
+            Some(Proven::Lacking) => self.read_unproven(digest, range).await,
             Some(Proven::Range { size, pieces }) => Ok(Some(cut(size, range, pieces))),
         }
+    }
+
+    /// A range that is not kept, of a blob that proves nothing: from the chunks that it touches, if their list is believed.
+    async fn read_unproven(
+        &self,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
+        if self.trust.believes_chunks()
+            && let Some(chunks) = self.far.chunks(digest).await?
+            // What is read whole is checked as a whole.
+            && !(range.start == 0 && range.end >= chunks.blob_size())
+        {
+            return Ok(Some(read_chunks(self.far.clone(), chunks, range)));
+        }
+        self.far.read(digest, range).await
     }
 
     /// A blob that is copied near before any of it is read.
@@ -341,7 +358,7 @@ impl Inner {
         let begin = range.start..end.max(range.start);
         let (size, mut pieces) = match self.far.read_proven(digest, begin.clone()).await? {
             None => return Ok(Learnt::Absent),
-            Some(Proven::Lacking) => return Ok(Learnt::Unproven),
+            Some(Proven::Lacking) => return self.learn_from_chunks(digest).await,
             Some(Proven::Range { size, pieces }) => (size, pieces),
         };
         if begin.start == 0 && size <= end {
@@ -363,6 +380,21 @@ impl Inner {
         }
         self.sizes.insert(*digest, size, 1);
         Ok(Learnt::Size(size))
+    }
+
+    /// The length of a blob that proves nothing, if its list of chunks is believed and tells one.
+    async fn learn_from_chunks(&self, digest: &Digest) -> Result<Learnt> {
+        if !self.trust.believes_chunks() {
+            return Ok(Learnt::Unproven);
+        }
+        match self.far.chunks(digest).await? {
+            None => Ok(Learnt::Absent),
+            Some(chunks) if chunks.is_empty() => Ok(Learnt::Unproven),
+            Some(chunks) => {
+                self.sizes.insert(*digest, chunks.blob_size(), 1);
+                Ok(Learnt::Size(chunks.blob_size()))
+            }
+        }
     }
 
     /// Ranges of a blob that is arriving, with their proof, as they come.

@@ -1,6 +1,7 @@
 //! A near store before a far one that is read in parts.
 
 mod arriving;
+mod by_chunks;
 mod fetch;
 mod flight;
 mod lent;

@@ -5,14 +5,17 @@ use std::{ops::Range, sync::Arc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::watch;
 
-use super::{super::flight::Progress, Arriving, Wish};
+use super::{
+    super::{by_chunks::read_chunk, flight::Progress},
+    Arriving, Wish,
+};
 use crate::{
     castore::{Chunk, ChunkList, Digest},
-    service::{Error, Result, blob::read_all, local::offload, range_set::RangeSet},
+    service::{Error, Result, local::offload, range_set::RangeSet},
 };
 
 /// How many chunks of a blob are fetched at once for one stretch of it.
-const CHUNKS_AT_ONCE_MAX: usize = 8;
+pub(in super::super) const CHUNKS_AT_ONCE_MAX: usize = 8;
 
 impl Arriving {
     /// Looks at what an earlier process left of the chunks that `range` touches.
@@ -39,13 +42,7 @@ impl Arriving {
             .collect();
         let fetch = |(start, chunk): (u64, Chunk)| {
             let far = self.far.clone();
-            async move {
-                let contents = read_all(&*far, &chunk.digest, chunk.size as usize).await?;
-                let contents = contents.filter(|contents| contents.len() as u64 == chunk.size);
-                let what = || format!("chunk {} of a blob is not as it was listed", chunk.digest);
-                let contents = contents.ok_or_else(|| Error::corrupt("the far store", what()))?;
-                Ok::<_, Error>((start, contents))
-            }
+            async move { Ok::<_, Error>((start, read_chunk(&*far, &chunk).await?)) }
         };
         let mut fetched = stream::iter(wanted).map(fetch).buffered(CHUNKS_AT_ONCE_MAX);
         while let Some((start, contents)) = fetched.try_next().await? {
@@ -108,7 +105,7 @@ pub(super) fn whole_chunks(chunks: &ChunkList, range: &Range<u64>) -> Range<u64>
 }
 
 /// The chunks that `range` touches, each with where it begins.
-fn chunks_of<'a>(
+pub(in super::super) fn chunks_of<'a>(
     chunks: &'a ChunkList,
     range: &Range<u64>,
 ) -> impl Iterator<Item = (u64, Chunk)> + 'a {

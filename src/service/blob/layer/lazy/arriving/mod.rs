@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::watch};
 
 use by_chunks::whole_chunks;
+pub(super) use by_chunks::{CHUNKS_AT_ONCE_MAX, chunks_of};
 
 use super::{
     fetch::asking_others,

@@ -101,7 +101,7 @@ impl Arriving {
     /// Finds out how a blob can be had of which no range is proven.
     async fn find_means(&self) -> Result<()> {
         let chunks = match self.trust.believes_chunks() {
-            true => match self.far.chunks(&self.digest).await? {
+            true => match self.far.chunks_sized(&self.digest, self.size).await? {
                 Some(chunks) => chunks,
                 None => {
                     self.end(Wish::Absent);

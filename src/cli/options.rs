@@ -140,7 +140,8 @@ impl GlobalOptions {
 
     /// Opens the directory that the blobs of the store are in, if they are in one.
     pub(super) fn open_local(&self) -> anyhow::Result<Option<Arc<LocalStore>>> {
-        Ok(compose::open_local(&self.addresses()?)?)
+        let addresses = self.addresses()?;
+        Ok(compose::open_local(&addresses.plan()?, &addresses.common())?)
     }
 
     fn addresses(&self) -> anyhow::Result<Addresses> {

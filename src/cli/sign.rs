@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{GlobalOptions, closure, serve::read_key};
 use crate::{
-    nix::{Details, PathInfo, SecretKey},
+    nix::{PathInfo, SecretKey},
     service::Stores,
 };
 
@@ -61,17 +61,13 @@ async fn sign(
     path_info: crate::service::Result<PathInfo>,
 ) -> anyhow::Result<()> {
     let mut path_info = path_info?;
-    let path = &path_info.store_path;
-    let Details::NarInfo(info) = &mut path_info.details else {
-        anyhow::bail!("{} cannot be signed: the hash of its archive is not known", path.absolute());
-    };
-    let public = [key.public()];
-    if !info.valid_signatures(path, &public).is_empty() {
+    let path = path_info.store_path.absolute();
+    if path_info.nar_info().is_none() {
+        anyhow::bail!("{path} cannot be signed: the hash of its archive is not known");
+    }
+    if !path_info.sign(key) {
         return Ok(());
     }
-    info.signatures.retain(|signature| signature.key_name() != key.name());
-    info.signatures.push(key.sign(info.fingerprint(path).as_bytes()));
-    let path = path.absolute();
     let put = stores.path_infos.put(path_info).await;
     put.map(drop).with_context(|| format!("cannot sign {path}"))
 }

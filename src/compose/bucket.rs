@@ -56,7 +56,7 @@ impl Opener<'_> {
     pub(super) fn bucket(&self, address: &BucketAddress) -> Result<Source, Error> {
         let options = BucketOptions {
             deadline: address.timeout.unwrap_or(DEADLINE_DEFAULT),
-            offline: self.addresses.offline,
+            offline: self.common.offline,
         };
         let bucket = address.url.open(options).map_err(|source| Error::Bucket {
             address: format!("objectstore+{}", address.url),

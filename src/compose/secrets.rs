@@ -86,7 +86,8 @@ impl SecretFiles {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, SecretsError> {
+/// What is in a file, which is bounded.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, SecretsError> {
     let failed = |source| SecretsError::Read { file: file.to_owned(), source };
     let metadata = fs::metadata(file).map_err(failed)?;
     match metadata.len() > FILE_LEN_MAX {

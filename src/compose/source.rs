@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Address, Error, Opener};
+use super::{Address, Error, Kind, opener::Opener};
 use crate::service::{
     blob::{
         BlobService,
@@ -43,6 +43,29 @@ pub(super) enum Place {
     Disk,
     /// Behind a network, or as slow: a cache is worth it.
     Far,
+}
+
+impl Address {
+    /// Whether such things can be there at all.
+    pub(super) fn holds(&self, _kind: Kind) -> bool {
+        match self {
+            Address::Memory
+            | Address::Local(_)
+            | Address::Grpc { .. }
+            | Address::Bucket(_)
+            | Address::Nix(_) => true,
+        }
+    }
+
+    /// Whether nothing can be written there.
+    pub(super) fn is_read_only(&self) -> bool {
+        match self {
+            Address::Memory | Address::Local(_) | Address::Grpc { .. } | Address::Bucket(_) => {
+                false
+            }
+            Address::Nix(_) => true,
+        }
+    }
 }
 
 impl Opener<'_> {

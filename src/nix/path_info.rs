@@ -4,7 +4,7 @@ use super::{
     base32,
     ca::Ca,
     compute::{ContentReferences, content_addressed_path},
-    signature::{PublicKey, Signature},
+    signature::{PublicKey, SecretKey, Signature},
     store_path::{StorePath, StorePathDigest, check_store_path_name},
 };
 use crate::castore::Node;
@@ -101,6 +101,18 @@ impl PathInfo {
     /// What is signed: see [`NarInfo::fingerprint`]. `None` as long as the archive's hash is unknown.
     pub fn fingerprint(&self) -> Option<String> {
         self.nar_info().map(|nar_info| nar_info.fingerprint(&self.store_path))
+    }
+
+    /// Adds the signature of `key`, in place of a wrong one in its name. `false` if it is there already, or the archive's
+    /// hash is unknown.
+    pub fn sign(&mut self, key: &SecretKey) -> bool {
+        let Details::NarInfo(info) = &mut self.details else { return false };
+        if !info.valid_signatures(&self.store_path, &[key.public()]).is_empty() {
+            return false;
+        }
+        info.signatures.retain(|signature| signature.key_name() != key.name());
+        info.signatures.push(key.sign(info.fingerprint(&self.store_path).as_bytes()));
+        true
     }
 
     /// The signatures that one of `keys` made.

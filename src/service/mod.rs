@@ -13,6 +13,7 @@ pub mod counters;
 pub mod directory;
 mod error;
 pub mod grpc;
+pub(crate) mod in_turn;
 pub mod local;
 pub mod pathinfo;
 pub(crate) mod patience;

@@ -10,14 +10,16 @@ use lazystore::{
         Stores,
         blob::{
             backend::{BucketBlobs, GrpcBlobs, LocalBlobs, MemoryBlobs},
-            layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs},
+            layer::{
+                BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, RoutedBlobs, VerifiedBlobs,
+            },
         },
         bucket::{BucketOptions, BucketUrl},
         directory::{
             backend::{BucketDirectories, GrpcDirectories, LocalDirectories, MemoryDirectories},
             layer::{
                 CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories,
-                VerifiedDirectories,
+                RoutedDirectories, VerifiedDirectories,
             },
         },
         grpc::{Dialect, GrpcAddress, GrpcChannel, GrpcOptions},
@@ -26,7 +28,7 @@ use lazystore::{
             backend::{BucketPathInfos, GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
             layer::{
                 CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters,
-                VerifiedPathInfos,
+                RoutedPathInfos, VerifiedPathInfos,
             },
         },
     },
@@ -50,9 +52,12 @@ pub enum Stack {
     Bucket,
     CachedBucket,
     S3Bucket,
+    Routed,
+    RoutedBehindCache,
+    ReadElsewhere,
 }
 
-pub const ALL: [Stack; 13] = [
+pub const ALL: [Stack; 16] = [
     Stack::Memory,
     Stack::Local,
     Stack::Verified,
@@ -66,6 +71,9 @@ pub const ALL: [Stack; 13] = [
     Stack::Bucket,
     Stack::CachedBucket,
     Stack::S3Bucket,
+    Stack::Routed,
+    Stack::RoutedBehindCache,
+    Stack::ReadElsewhere,
 ];
 
 /// A stack that is ready to be used.
@@ -149,6 +157,19 @@ fn measured(below: Stores) -> Stores {
     }
 }
 
+/// Reads from several, and writes to one.
+fn routed(read: &[Stores], write: Stores) -> Stores {
+    let blobs = read.iter().map(|one| one.blobs.clone()).collect();
+    let directories = read.iter().map(|one| one.directories.clone()).collect();
+    let path_infos = read.iter().map(|one| one.path_infos.clone()).collect();
+    Stores {
+        blobs: Arc::new(RoutedBlobs::new("test", blobs, Some(write.blobs))),
+        directories: Arc::new(RoutedDirectories::new("test", directories, Some(write.directories))),
+        path_infos: Arc::new(RoutedPathInfos::new("test", path_infos, Some(write.path_infos))),
+        nars: write.nars,
+    }
+}
+
 /// A server over `below` in this process, and a client of it.
 fn grpc(below: Stores, folder: &TempDir, dialect: Option<Dialect>) -> Stores {
     let socket = folder.path().join("socket");
@@ -216,6 +237,22 @@ impl Stack {
                 cached(local(near.clone()), Some(near), file_bucket(two))
             }
             Stack::S3Bucket => s3_bucket(),
+            Stack::Routed => {
+                let second = local(open(one));
+                routed(&[memory(), second.clone(), memory()], second)
+            }
+            Stack::RoutedBehindCache => {
+                let near = open_cache(one, 1 << 30);
+                let far = grpc(local(open(two)), two, None);
+                let far = routed(&[memory(), far.clone()], far);
+                cached(local(near.clone()), Some(near), far)
+            }
+            // Two daemons over one store: one is read, the other written.
+            Stack::ReadElsewhere => {
+                let below = local(open(two));
+                let reader = grpc(below.clone(), one, Some(Dialect::Tvix));
+                routed(&[memory(), reader], grpc(below, two, Some(Dialect::Tvix)))
+            }
         };
         Built { stack: self, stores }
     }

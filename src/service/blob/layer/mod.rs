@@ -2,8 +2,10 @@
 
 mod lazy;
 mod metrics;
+mod routed;
 mod verify;
 
 pub use lazy::{LazyBlobs, LazyOptions, Verify, WHOLE_LEN_MAX};
 pub use metrics::{BlobCounters, MeasuredBlobs};
+pub use routed::RoutedBlobs;
 pub use verify::VerifiedBlobs;

@@ -1,0 +1,86 @@
+//! The addresses of the command line, which are short for a plan.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{Address, CachePlan, Common, Error, Part, Plan, Route, SourcePlan, open_plan};
+use crate::service::{Stores, blob::layer::Verify};
+
+/// Where the services of a store are.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// Of all three that have no address of their own. `local:` if none is given.
+    pub store: Option<String>,
+    /// Of the blob service.
+    pub blobs: Option<String>,
+    /// Of the directory service.
+    pub directories: Option<String>,
+    /// Of the path info service.
+    pub path_infos: Option<String>,
+    /// The directory that a `local:` without a path means.
+    pub store_dir: PathBuf,
+    /// Where what comes from a remote is kept. `None` for nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// How much that may take of the disk, in bytes. `None` for a tenth of it, but no less than 1 GiB.
+    pub cache_size_max: Option<u64>,
+    /// A file with a token, which servers are shown whose address names none.
+    pub token_file: Option<PathBuf>,
+    /// What is believed of a remote that proves nothing, if path infos come from the same one. Of others nothing is.
+    pub verify: Verify,
+    /// Up to how many bytes a blob of a remote is fetched whole, in one request.
+    pub whole_len_max: u64,
+    /// Whether nothing that is remote may be asked: only what is in the cache is there.
+    pub offline: bool,
+    /// For how long it is remembered that a remote has no path info of some name.
+    pub absent_ttl: Duration,
+}
+
+/// Opens the services at `addresses`. Connections are made in the background, so that a store can be mounted while the
+/// network is down. Needs the context of a tokio runtime.
+pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
+    open_plan(&addresses.plan()?, &addresses.common())
+}
+
+impl Addresses {
+    /// What they are short for.
+    pub fn plan(&self) -> Result<Plan, Error> {
+        let store = self.store.as_deref().unwrap_or("local:");
+        let mut sources: Vec<Arc<SourcePlan>> = Vec::new();
+        let mut route = |own: &Option<String>| -> Result<Route, Error> {
+            let text = own.as_deref().unwrap_or(store);
+            let address: Address = text.parse()?;
+            let known = sources.iter().find(|source| source.address == address).cloned();
+            let source = known.unwrap_or_else(|| {
+                let verify = (self.verify == Verify::Strict).then_some(Verify::Strict);
+                let name = format!("{address} ({})", sources.len());
+                let source = Arc::new(SourcePlan { name, address, verify });
+                sources.push(source.clone());
+                source
+            });
+            let part = Part::Source(source.clone());
+            let write = (!source.address.is_read_only()).then(|| part.clone());
+            Ok(Route { read: vec![part], write })
+        };
+        Ok(Plan {
+            name: "the store".to_owned(),
+            blobs: route(&self.blobs)?,
+            directories: route(&self.directories)?,
+            path_infos: route(&self.path_infos)?,
+            cache: self
+                .cache_dir
+                .clone()
+                .map(|dir| Arc::new(CachePlan { dir, size_max: self.cache_size_max })),
+            sign_keys: Vec::new(),
+            whole_len_max: self.whole_len_max,
+            absent_ttl: self.absent_ttl,
+        })
+    }
+
+    /// What they say of all stores.
+    pub fn common(&self) -> Common {
+        Common {
+            store_dir: self.store_dir.clone(),
+            token_file: self.token_file.clone(),
+            offline: self.offline,
+        }
+    }
+}

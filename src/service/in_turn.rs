@@ -1,0 +1,66 @@
+//! Asking several services for the same, one after the other.
+
+use std::{future::Future, sync::Arc};
+
+use super::{Error, Result};
+
+/// What the first of `all` has that has it, and which one that is. `None` if none has it, and **all have said so**: where
+/// one has failed it may be there, and the error of the first that failed is what comes out.
+pub(crate) async fn first_that_has<S: ?Sized, T, F>(
+    all: &[Arc<S>],
+    ask: impl Fn(Arc<S>) -> F,
+) -> Result<Option<(usize, T)>>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let mut failed = None;
+    for (at, one) in all.iter().enumerate() {
+        match ask(one.clone()).await {
+            Ok(Some(found)) => return Ok(Some((at, found))),
+            Ok(None) => {}
+            Err(error) => pass_over(error, &mut failed)?,
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// As [`first_that_has`], of what is at hand at once.
+pub(crate) fn first_at_hand<S: ?Sized, T>(
+    all: &[Arc<S>],
+    ask: impl Fn(&S) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let mut failed = None;
+    for one in all {
+        match ask(one) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(error) => pass_over(error, &mut failed)?,
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// Whether another may do better. The first error is kept in `failed`; one that all would give ends it.
+pub(crate) fn pass_over(error: Error, failed: &mut Option<Error>) -> Result<()> {
+    match &error {
+        Error::Invalid(_) => return Err(error),
+        Error::Corrupt { .. } => tracing::error!(%error, "the next source is asked"),
+        Error::Unavailable { .. }
+        | Error::Offline { .. }
+        | Error::TimedOut { .. }
+        | Error::Unsupported { .. } => tracing::debug!(%error, "the next source is asked"),
+    }
+    failed.get_or_insert(error);
+    Ok(())
+}
+
+/// Where what is written goes, if it goes anywhere.
+pub(crate) fn target<'a, S: ?Sized>(
+    write: &'a Option<Arc<S>>,
+    endpoint: &Arc<str>,
+) -> Result<&'a S> {
+    write.as_deref().ok_or_else(|| Error::Unsupported {
+        endpoint: endpoint.clone(),
+        what: "take anything: it names no source to write to",
+    })
+}

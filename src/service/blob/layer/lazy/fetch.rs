@@ -311,6 +311,10 @@ impl Inner {
     /// Copies a blob near, if it is far.
     async fn copy(&self, digest: Digest) -> Result<Copied> {
         let Some(near) = &self.near else { return Ok(Copied::Refused) };
+        // Another may have brought it since this reader looked.
+        if warn_near(near.has(&digest).await) == Some(true) {
+            return Ok(Copied::Near);
+        }
         let Some(mut pieces) = self.far.read(&digest, 0..u64::MAX).await? else {
             return Ok(Copied::Absent);
         };
@@ -339,6 +343,13 @@ impl Inner {
     ) -> Result<Option<BlobStream>> {
         let (this, digest) = (self.clone(), *digest);
         let fetch = || async move {
+            // Another may have brought it since this reader looked.
+            if let Some(near) = &this.near
+                && let Some(Some(contents)) =
+                    warn_near(read_all(&**near, &digest, len_max as usize).await)
+            {
+                return Ok(Some(contents));
+            }
             let read = || read_all(&*this.far, &digest, len_max as usize);
             let contents = asking_others(&*this.far, read).await?;
             if let (Some(near), Some(contents)) = (&this.near, &contents) {

@@ -176,6 +176,8 @@ fn misbehave(guest: &mut Guest, random: &mut Random, known: &[u64]) {
 fn no_descriptor_and_no_message_does_any_harm() {
     let served = serve();
     served.check();
+    std::thread::sleep(Duration::from_millis(500));
+    let threads = served.count("task");
     let limit = std::env::var("LAZYSTORE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let limit = Duration::from_secs(limit.unwrap_or(8));
     let (start, mut guests) = (Instant::now(), 0);
@@ -195,6 +197,7 @@ fn no_descriptor_and_no_message_does_any_harm() {
         }
     }
     served.check();
+    wait_until("no thread of theirs is left", || served.count("task") == threads);
     let memory = served.memory();
     eprintln!("{guests} guests did 2,000 odd things each; {} MiB are held", memory >> 20);
     assert!(memory < 200 << 20, "{memory} bytes are held");

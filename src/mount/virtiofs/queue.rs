@@ -40,16 +40,20 @@ impl Default for Worker {
 impl Worker {
     /// Answers everything that is in the queue.
     pub(super) fn drain(&mut self, guest: &Arc<Guest>, queue: usize, vring: &VringMutex) {
-        loop {
+        let mut in_vain = 0;
+        while in_vain < 2 {
             // Errors mean that the ring is not where there is memory; `next` then finds nothing.
             let _ = vring.disable_notification();
+            in_vain += 1;
             while let Some(chain) = self.next(&guest.memory, vring) {
                 if guest.is_gone() {
                     return;
                 }
+                in_vain = 0;
                 self.handle(guest, queue, Slot::new(vring.clone(), chain));
             }
-            // Whether something came before the guest was asked to tell.
+            // Something may have come before the guest was asked to tell. If it says so, and there is nothing again, its
+            // ring makes no sense, and would be looked at for ever.
             if !vring.enable_notification().unwrap_or(false) {
                 return;
             }

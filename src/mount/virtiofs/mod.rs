@@ -44,6 +44,9 @@ pub const QUEUES_MAX: u16 = 32;
 /// How many guests are served at once; others wait until one is gone.
 const GUESTS_MAX: usize = 64;
 
+/// How long guests that are being let go of are waited for.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
 /// How many bytes of replies that have to be fetched one guest may have under way.
 const FETCHED_BYTES_MAX: usize = 128 << 20;
 
@@ -107,14 +110,17 @@ pub fn serve(
 }
 
 impl Server {
-    /// Lets go of all guests, and waits until they are.
+    /// Lets go of all guests, and waits a while until they are.
     pub fn stop(self) {
         self.shared.stopping.store(true, Ordering::Release);
         let mut state = self.shared.state.lock();
         for (_, guest) in &state.guests {
             guest.shutdown();
         }
-        self.shared.gone.wait_while(&mut state, |state| !state.guests.is_empty());
+        let has_guests = |state: &mut State| !state.guests.is_empty();
+        if self.shared.gone.wait_while_for(&mut state, has_guests, STOP_GRACE).timed_out() {
+            warn!(guests = state.guests.len(), "guests are left in the middle of a request");
+        }
     }
 }
 

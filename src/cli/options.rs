@@ -27,7 +27,9 @@ pub struct GlobalOptions {
     /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port[,host:port...], grpc+https://host:port or
     /// grpc+unix:///abs/socket, the last three with ?timeout=SECONDS for how long an answer may take (default 30) and
     /// ?dialect=tvix|snix if that cannot be found out, &token-file=FILE with a token for it, and with https
-    /// &ca=FILE for the roots of its certificate, &cert=FILE&key=FILE for one of ours; or Nix binary caches, several with spaces between:
+    /// &ca=FILE for the roots of its certificate, &cert=FILE&key=FILE for one of ours; a bucket,
+    /// objectstore+s3://bucket/prefix or gs, az, file, http, https, with ?timeout=SECONDS and the options of its kind,
+    /// like &endpoint=URL and &region=NAME; or Nix binary caches, several with spaces between:
     /// nix+https://host/prefix?trusted-public-keys=KEY%20KEY, with &priority=N for which is asked first, &timeout=SECONDS,
     /// &netrc=FILE, &token-file=FILE, &foreign-urls=1 if archives may be elsewhere, &require-sigs=0 to believe anybody
     /// [default: local:, the store in --store-dir]
@@ -126,11 +128,11 @@ impl GlobalOptions {
         Ok(compose::open(&Addresses { token_file: None, ..self.addresses()? })?)
     }
 
-    /// Opens another store, with the same options. What comes from a daemon is not kept in the cache, since whoever
-    /// asks puts it elsewhere. Needs the context of the runtime.
+    /// Opens another store, with the same options. What comes from a daemon or a bucket is not kept in the cache, since
+    /// whoever asks puts it elsewhere. Needs the context of the runtime.
     pub(super) fn open_other(&self, address: &str) -> anyhow::Result<Stores> {
         let mut addresses = self.addresses()?;
-        if matches!(address.parse::<Address>()?, Address::Grpc { .. }) {
+        if matches!(address.parse::<Address>()?, Address::Grpc { .. } | Address::Bucket(_)) {
             addresses.cache_dir = None;
         }
         (addresses.blobs, addresses.directories, addresses.path_infos) = (None, None, None);

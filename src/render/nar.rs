@@ -58,4 +58,8 @@ impl NarCalculation for RenderNar {
         let hasher = write_nar(&self.blobs, &self.directories, node, NarHasher::default()).await;
         Ok(hasher.map_err(RenderError::into_service_error)?.finish())
     }
+
+    fn reads_contents(&self) -> bool {
+        true
+    }
 }

@@ -115,7 +115,7 @@ async fn copy_small_files(
     progress: &Progress,
 ) -> Result<()> {
     let reads = stream::iter(group).map(|(digest, size)| async move {
-        if target.blobs.has(&digest).await? {
+        if !target.blobs.lacks(&digest, size).await? {
             progress.add_file();
             return Ok(None);
         }
@@ -146,7 +146,7 @@ async fn copy_large_file(
     progress: &Progress,
 ) -> Result<()> {
     progress.add_file();
-    if target.blobs.has(digest).await? {
+    if !target.blobs.lacks(digest, size).await? {
         return Ok(());
     }
     let pieces = source.blobs.read_sized(digest, size, 0..u64::MAX).await?;

@@ -6,9 +6,12 @@ mod faults;
 mod s3;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/toll.rs"]
+mod toll;
 
 mod audit;
 mod blobs;
+mod buckets;
 mod cache;
 mod directories;
 mod local;

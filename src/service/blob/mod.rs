@@ -152,6 +152,12 @@ pub trait BlobService: Send + Sync + fmt::Debug {
     /// Whether the blob is there.
     async fn has(&self, digest: &Digest) -> Result<bool>;
 
+    /// Whether the blob, of `size` bytes, should be brought here: for whoever would have to fetch it in order to put it. It
+    /// may be a guess where asking costs more than putting what is there already; that it need not is certain.
+    async fn lacks(&self, digest: &Digest, _size: u64) -> Result<bool> {
+        self.has(digest).await.map(|there| !there)
+    }
+
     /// The bytes of `range`, cut at the end of the blob; a range beyond it is empty. `None` if the blob is absent.
     ///
     /// What the stream yields has been verified wherever the backend stands for its contents; see the `verify` layer

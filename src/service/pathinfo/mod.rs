@@ -36,4 +36,9 @@ pub trait PathInfoService: Send + Sync + fmt::Debug {
 pub trait NarCalculation: Send + Sync + fmt::Debug {
     /// The size and SHA-256 of the archive of `node`.
     async fn calculate_nar(&self, node: &Node) -> Result<NarHash>;
+
+    /// Whether all contents come to this process to be hashed.
+    fn reads_contents(&self) -> bool {
+        false
+    }
 }

@@ -81,6 +81,12 @@ impl BlobService for MeasuredBlobs {
         self.counters.has.found(found).map(|there| there.is_some())
     }
 
+    async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let lacks = self.inner.lacks(digest, size).await;
+        let found = self.counters.has.found(lacks.map(|lacks| (!lacks).then_some(())));
+        found.map(|there| there.is_none())
+    }
+
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         Ok(self.counters.read.found(self.inner.read(digest, range).await)?.map(|p| self.count(p)))
     }
@@ -115,6 +121,10 @@ impl BlobService for MeasuredBlobs {
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
         self.counters.chunks.found(self.inner.chunks(digest).await)
+    }
+
+    async fn chunks_sized(&self, digest: &Digest, size: u64) -> Result<Option<ChunkList>> {
+        self.counters.chunks.found(self.inner.chunks_sized(digest, size).await)
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {

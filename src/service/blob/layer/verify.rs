@@ -65,6 +65,10 @@ impl BlobService for VerifiedBlobs {
         self.inner.has(digest).await
     }
 
+    async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.inner.lacks(digest, size).await
+    }
+
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         if range.is_empty() {
             return self.inner.read(digest, range).await;
@@ -102,6 +106,10 @@ impl BlobService for VerifiedBlobs {
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
         self.inner.chunks(digest).await
+    }
+
+    async fn chunks_sized(&self, digest: &Digest, size: u64) -> Result<Option<ChunkList>> {
+        self.inner.chunks_sized(digest, size).await
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {

@@ -48,6 +48,10 @@ impl NarCalculation for RememberedNars {
         self.nars.lock().put(node.clone(), nar);
         Ok(nar)
     }
+
+    fn reads_contents(&self) -> bool {
+        self.inner.reads_contents()
+    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,10 @@ impl BlobService for BucketBlobs {
         self.0.uploads.has_blob(digest).await
     }
 
+    async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.0.uploads.lacks(digest, size).await
+    }
+
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         self.0.clone().read(*digest, None, range).await
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
+    CUT_LEN_MAX,
     chunker::chunks_of,
     guess::{Guess, Way},
     lists::{self, LIST_LEN_MAX},
@@ -36,6 +37,9 @@ const THERE_FOR: Duration = Duration::from_secs(300);
 /// For how long it is remembered that one is absent, so that who asked before need not ask again to put it.
 const ABSENT_FOR: Duration = Duration::from_secs(30);
 
+/// A blob that is longer than this is always asked for before it is fetched from elsewhere, in bytes.
+const LONG_LEN_MIN: u64 = 8 << 20;
+
 /// Stores chunks and lists that are not there.
 #[derive(Debug)]
 pub(super) struct Uploads {
@@ -61,15 +65,49 @@ impl Uploads {
 
     /// Whether a blob is there, as a chunk or as a list.
     pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        if *digest == Digest::EMPTY {
+        if *digest == Digest::EMPTY || self.knows(digest) {
             return Ok(true);
         }
-        for kind in [Kind::Chunk, Kind::Blob] {
-            if self.bucket.has(&self.bucket.path(kind, digest.as_bytes())).await? {
-                return Ok(true);
-            }
+        if self.has_kind(Kind::Chunk, digest).await? {
+            self.there.insert(*digest, Instant::now(), 1);
+            return Ok(true);
         }
-        Ok(false)
+        self.absent.insert(*digest, Instant::now(), 1);
+        self.has_kind(Kind::Blob, digest).await
+    }
+
+    async fn has_kind(&self, kind: Kind, digest: &Digest) -> Result<bool> {
+        self.bucket.has(&self.bucket.path(kind, digest.as_bytes())).await
+    }
+
+    /// Whether a chunk was there a moment ago.
+    fn knows(&self, digest: &Digest) -> bool {
+        self.there.get(digest).is_some_and(|at| at.elapsed() < THERE_FOR)
+    }
+
+    /// Whether a blob of `size` bytes should be put, as far as it is worth asking.
+    pub(super) async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
+        if size == 0 || self.knows(digest) {
+            return Ok(false);
+        }
+        // A long one has so many chunks that a question does not count.
+        if size > LONG_LEN_MIN {
+            return self.has_kind(Kind::Blob, digest).await.map(|there| !there);
+        }
+        let turn = self.guess.turn(size).await;
+        if turn.way() == Way::Send {
+            return Ok(true);
+        }
+        let is_there = match size {
+            size if size <= CUT_LEN_MAX as u64 => self.has_kind(Kind::Chunk, digest).await?,
+            _ => self.has_kind(Kind::Blob, digest).await?,
+        };
+        turn.found(is_there);
+        match is_there {
+            true => self.there.insert(*digest, Instant::now(), 1),
+            false => self.absent.insert(*digest, Instant::now(), 1),
+        }
+        Ok(!is_there)
     }
 
     /// Stores what is in memory.
@@ -108,7 +146,7 @@ impl Uploads {
 
     /// Stores a chunk, once for all who have the same one at the same time. Says whether it was not there.
     pub(super) async fn chunk(&self, digest: Digest, contents: Bytes) -> Result<bool> {
-        if self.there.get(&digest).is_some_and(|at| at.elapsed() < THERE_FOR) {
+        if self.knows(&digest) {
             return Ok(false);
         }
         let upload = Upload {

@@ -180,7 +180,7 @@ impl Inner {
             return Ok(self.far.has(digest).await?.then(|| stream::empty().boxed()));
         }
         let Some(arriving) = self.begin(digest, size) else {
-            return self.read_past(digest, range).await;
+            return self.read_past(digest, size, range).await;
         };
         let first = step(&range);
         match arriving.want(&first).await? {
@@ -192,7 +192,7 @@ impl Inner {
             Wish::NoRoom => {
                 self.forget(&arriving);
                 self.forget_idle();
-                return self.read_past(digest, range).await;
+                return self.read_past(digest, size, range).await;
             }
             Wish::WholeOnly => {
                 self.forget(&arriving);
@@ -230,7 +230,9 @@ impl Inner {
         let digest = arriving.digest();
         self.forget(arriving);
         let found = match wish {
-            Wish::Here | Wish::NoRoom => self.read_past(digest, range.clone()).await?,
+            Wish::Here | Wish::NoRoom => {
+                self.read_past(digest, arriving.size(), range.clone()).await?
+            }
             Wish::WholeOnly => self.read_copied(digest, range.clone()).await?,
             Wish::Absent => None,
         };
@@ -263,10 +265,15 @@ impl Inner {
     }
 
     /// A range that is not kept.
-    async fn read_past(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
+    async fn read_past(
+        &self,
+        digest: &Digest,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Option<BlobStream>> {
         match self.far.read_proven(digest, range.clone()).await? {
             None => Ok(None),
-            Some(Proven::Lacking) => self.read_unproven(digest, range).await,
+            Some(Proven::Lacking) => self.read_unproven(digest, size, range).await,
             Some(Proven::Range { size, pieces }) => Ok(Some(cut(size, range, pieces))),
         }
     }
@@ -275,16 +282,19 @@ impl Inner {
     async fn read_unproven(
         &self,
         digest: &Digest,
+        size: u64,
         range: Range<u64>,
     ) -> Result<Option<BlobStream>> {
-        if self.trust.believes_chunks()
-            && let Some(chunks) = self.far.chunks(digest).await?
-            // What is read whole is checked as a whole.
-            && !(range.start == 0 && range.end >= chunks.blob_size())
+        // What is read whole is checked as a whole.
+        let is_whole = range.start == 0 && range.end >= size;
+        if !is_whole
+            && self.trust.believes_chunks()
+            && let Some(chunks) = self.far.chunks_sized(digest, size).await?
+            && chunks.blob_size() == size
         {
             return Ok(Some(read_chunks(self.far.clone(), chunks, range)));
         }
-        self.far.read(digest, range).await
+        self.far.read_sized(digest, size, range).await
     }
 
     /// A blob that is copied near before any of it is read.

@@ -105,6 +105,11 @@ impl BlobService for LazyBlobs {
         self.0.far.has(digest).await
     }
 
+    /// Whatever is near may have come from elsewhere.
+    async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.0.far.lacks(digest, size).await
+    }
+
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         let this = &self.0;
         if let Some(stream) = this.read_near(digest, range.clone()).await {

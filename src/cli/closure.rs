@@ -6,7 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Absent, look};
@@ -19,6 +19,9 @@ use crate::{
 /// How many questions are under way at once.
 const AT_ONCE: usize = 16;
 
+/// How many store paths a closure may have: a store that makes up references must not keep us for ever.
+const PATHS_MAX: usize = 1_000_000;
+
 /// Some store paths, and all files in them.
 #[derive(Debug, Default)]
 pub(super) struct Closure {
@@ -29,13 +32,15 @@ pub(super) struct Closure {
 
 /// The store paths that arguments name, each as a whole.
 pub(super) fn parse(paths: &[OsString]) -> anyhow::Result<Vec<StorePath>> {
-    let parse = |path: &OsString| {
-        let (store_path, inner) = look::split(path.as_bytes())
-            .with_context(|| format!("{} is no store path", path.display()))?;
-        anyhow::ensure!(inner.is_empty(), "{} is inside of a store path", path.display());
-        Ok(store_path)
-    };
-    paths.iter().map(parse).collect()
+    paths.iter().map(|path| parse_one(path.as_bytes())).collect()
+}
+
+/// The store path that is named, as a whole.
+pub(super) fn parse_one(path: &[u8]) -> anyhow::Result<StorePath> {
+    let (store_path, inner) =
+        look::split(path).with_context(|| format!("{} is no store path", path.escape_ascii()))?;
+    ensure!(inner.is_empty(), "{} is inside of a store path", path.escape_ascii());
+    Ok(store_path)
 }
 
 /// What is known of each of `paths`, all of which must be there.
@@ -48,31 +53,46 @@ pub(super) async fn find(stores: &Stores, paths: &[StorePath]) -> anyhow::Result
     found.buffered(AT_ONCE).try_collect().await
 }
 
+/// What is known of `roots` and of all that they refer to, however far. Each is there once, `roots` first.
+pub(super) async fn path_infos(
+    stores: &Stores,
+    roots: &[StorePath],
+) -> anyhow::Result<Vec<PathInfo>> {
+    let mut seen = HashSet::new();
+    let mut found = find(stores, roots).await?;
+    found.retain(|info| seen.insert(info.store_path.digest()));
+    let mut looked_at = 0;
+    while looked_at < found.len() {
+        let more = references(stores, &found[looked_at..], &mut seen).await?;
+        looked_at = found.len();
+        found.extend(more);
+    }
+    Ok(found)
+}
+
 /// What lies in `roots`, and, `with_references`, in all that they refer to, however far.
 pub(super) async fn collect(
     stores: &Stores,
     roots: &[StorePath],
     with_references: bool,
 ) -> anyhow::Result<Closure> {
+    let path_infos = match with_references {
+        true => path_infos(stores, roots).await?,
+        false => find(stores, roots).await?,
+    };
     let mut closure = Closure::default();
-    let mut path_infos = find(stores, roots).await?;
-    path_infos.retain(|info| closure.store_paths.insert(info.store_path.digest()));
+    closure.store_paths.extend(path_infos.iter().map(|info| info.store_path.digest()));
     let mut seen_directories = HashSet::new();
-    while !path_infos.is_empty() {
-        let nodes = path_infos.iter().map(|info| info.node.clone());
-        let nodes: Vec<_> = nodes
-            .filter(|node| match node {
-                Node::Directory { digest, .. } => seen_directories.insert(*digest),
-                Node::File { .. } | Node::Symlink { .. } => true,
-            })
-            .collect();
-        let files = stream::iter(nodes).map(|node| files_in(stores, node));
-        let files: Vec<_> = files.buffer_unordered(AT_ONCE).try_collect().await?;
-        closure.files.extend(files.into_iter().flatten());
-        path_infos = match with_references {
-            true => references(stores, &path_infos, &mut closure.store_paths).await?,
-            false => Vec::new(),
-        };
+    let nodes = path_infos.into_iter().map(|info| info.node);
+    let nodes = nodes.filter(|node| match node {
+        Node::Directory { digest, .. } => seen_directories.insert(*digest),
+        Node::File { .. } | Node::Symlink { .. } => true,
+    });
+    let nodes: Vec<_> = nodes.collect();
+    let mut files =
+        stream::iter(nodes).map(|node| files_in(stores, node)).buffer_unordered(AT_ONCE);
+    while let Some(files) = files.try_next().await? {
+        closure.files.extend(files);
     }
     Ok(closure)
 }
@@ -88,6 +108,7 @@ async fn references(
         let new = info.references().filter(|digest| seen.insert(*digest));
         wanted.extend(new.map(|digest| (digest, info.store_path.absolute())));
     }
+    ensure!(seen.len() <= PATHS_MAX, "the closure has more than {PATHS_MAX} store paths");
     let found = stream::iter(wanted).map(|(digest, by)| async move {
         let found = stores.path_infos.get(&digest).await?;
         let absent = || Absent(format!("the store path {digest}-…, to which {by} refers,"));

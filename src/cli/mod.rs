@@ -22,6 +22,7 @@ mod sign;
 mod signals;
 mod stat;
 mod verify;
+mod view;
 #[cfg(feature = "virtiofs")]
 mod virtiofs;
 mod watchdog;

@@ -9,17 +9,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{ArgAction, Args};
+use clap::Args;
 use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
-use super::{GlobalOptions, import::import_all, signals::Signals, watchdog};
+use super::{
+    GlobalOptions, Usage, import::import_all, signals::Signals, view::ViewOptions, watchdog,
+};
 use crate::{
     mount::{
         IoMode, Session, SessionOptions, busy,
         mountpoint::{self, Mountpoint},
     },
-    vfs::{self, Ino, Vfs},
+    vfs::{Ino, Tree, Vfs},
 };
 
 /// How long a mount that is in use is still served after it was detached.
@@ -35,24 +37,19 @@ const THREADS_MIN: usize = 4;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   lazystore mount --import ./src --list-root /tmp/store
-  lazystore mount --store grpc+unix:///run/lazystore.sock --allow-other /nix/store")]
+  lazystore mount --store grpc+unix:///run/lazystore.sock --allow-other /nix/store
+  lazystore mount --closure-of /nix/store/…-hello-2.12 -- /build/store")]
 pub(super) struct Mount {
     /// The directory to mount on; created if it does not exist
-    #[arg(value_name = "MOUNTPOINT")]
-    mountpoint: PathBuf,
+    #[arg(value_name = "MOUNTPOINT", required_unless_present_any = ["only", "closure_of"])]
+    mountpoint: Option<PathBuf>,
 
     /// Import a file or directory before mounting; may be repeated
     #[arg(long, value_name = "PATH")]
     import: Vec<PathBuf>,
 
-    /// List everything in the store in the root, not only what has been looked up
-    #[arg(short = 'l', long)]
-    list_root: bool,
-
-    /// Show digests as extended attributes
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
-          default_value_t = true, default_missing_value = "true")]
-    show_xattr: bool,
+    #[command(flatten)]
+    view: ViewOptions,
 
     /// Let other users in, too (users other than root need user_allow_other in /etc/fuse.conf)
     #[arg(long)]
@@ -68,7 +65,9 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    pub(super) fn run(&self, options: &GlobalOptions, runtime: &Runtime) -> anyhow::Result<()> {
+    pub(super) fn run(mut self, options: &GlobalOptions, runtime: &Runtime) -> anyhow::Result<()> {
+        let place = self.mountpoint.take().or_else(|| self.view.take_place());
+        let place = place.ok_or(Usage("MOUNTPOINT is missing: the directory to mount on"))?;
         // Before anything is mounted, so that no signal finds it unprepared.
         let mut signals = {
             let _context = runtime.enter();
@@ -80,31 +79,38 @@ impl Mount {
         };
         let mut imported = Vec::new();
         import_all(&self.import, None, &stores, options, runtime, |import| {
-            imported.push(import.path_info.store_path.to_string());
+            imported.push(import.path_info.store_path.clone());
             Ok(())
         })?;
-        let vfs_options = vfs::Options { list_root: self.list_root, show_xattr: self.show_xattr };
-        let vfs = Arc::new(Vfs::new(&stores, vfs_options));
-        for name in imported {
+        let visible = runtime.block_on(self.view.visible(&stores, imported.iter().cloned()))?;
+        let vfs = Arc::new(Vfs::of(Arc::new(Tree::new(&stores)), visible, self.view.vfs()));
+        for store_path in imported {
             // So that the root lists it, whatever else it lists.
+            let name = store_path.to_string();
             let seen = runtime.block_on(vfs.lookup(Ino::ROOT, name.as_bytes()))?;
             vfs.forget(seen.ino, 1);
         }
 
-        let created = create_directory(&self.mountpoint)?;
-        let result = self.serve(vfs, runtime, &mut signals);
+        let created = create_directory(&place)?;
+        let result = self.serve(&place, vfs, runtime, &mut signals);
         if created {
             // It was empty when we made it. If it is not any more, it is not ours.
-            let _ = fs::remove_dir(&self.mountpoint);
+            let _ = fs::remove_dir(&place);
         }
         result
     }
 
-    fn serve(&self, vfs: Arc<Vfs>, runtime: &Runtime, signals: &mut Signals) -> anyhow::Result<()> {
-        let (mountpoint, device, stale) = mountpoint::mount(&self.mountpoint, self.allow_other)?;
+    fn serve(
+        &self,
+        place: &Path,
+        vfs: Arc<Vfs>,
+        runtime: &Runtime,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
+        let (mountpoint, device, stale) = mountpoint::mount(place, self.allow_other)?;
         if stale {
             warn!(
-                mountpoint = %self.mountpoint.display(),
+                mountpoint = %place.display(),
                 "detached a dead mount that an earlier process had left here"
             );
         }

@@ -9,16 +9,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{ArgAction, Args};
+use clap::Args;
 use listenfd::ListenFd;
 use tokio::runtime::Runtime;
 use tracing::info;
 
-use super::{GlobalOptions, signals::Signals};
+use super::{GlobalOptions, signals::Signals, view::ViewOptions};
 use crate::{
     mount::virtiofs,
     serve::Listener,
-    vfs::{self, Vfs},
+    vfs::{Tree, Vfs},
 };
 
 /// How many queues there are if nothing is said: more than a guest's processors are of no use.
@@ -39,14 +39,8 @@ pub(super) struct Virtiofs {
     #[arg(value_name = "SOCKET")]
     socket: Option<PathBuf>,
 
-    /// List everything in the store in the root, not only what has been looked up
-    #[arg(short = 'l', long)]
-    list_root: bool,
-
-    /// Show digests as extended attributes
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
-          default_value_t = true, default_missing_value = "true")]
-    show_xattr: bool,
+    #[command(flatten)]
+    view: ViewOptions,
 
     /// How many queues of requests a guest may have [default: the number of processors, at most 8]
     #[arg(long, value_name = "N",
@@ -55,13 +49,17 @@ pub(super) struct Virtiofs {
 }
 
 impl Virtiofs {
-    pub(super) fn run(&self, options: &GlobalOptions, runtime: &Runtime) -> anyhow::Result<()> {
+    pub(super) fn run(mut self, options: &GlobalOptions, runtime: &Runtime) -> anyhow::Result<()> {
+        self.socket = self.socket.take().or_else(|| self.view.take_place());
         let _context = runtime.enter();
         let mut signals = Signals::new()?;
         let (listener, ours) = self.listener()?;
         let stores = options.open()?;
-        let vfs_options = vfs::Options { list_root: self.list_root, show_xattr: self.show_xattr };
-        let new_vfs = Arc::new(move || Arc::new(Vfs::new(&stores, vfs_options)));
+        let visible = runtime.block_on(self.view.visible(&stores, []))?;
+        // What one guest has brought here is here for all; what it may refer to is its own.
+        let (tree, vfs_options) = (Arc::new(Tree::new(&stores)), self.view.vfs());
+        let new_vfs =
+            Arc::new(move || Arc::new(Vfs::of(tree.clone(), visible.clone(), vfs_options)));
         let server = virtiofs::serve(listener, self.queues(), new_vfs, runtime.handle().clone())
             .context("cannot serve guests")?;
         info!(socket = ?self.socket, "waiting for guests; Ctrl-C ends");

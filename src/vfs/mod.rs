@@ -3,6 +3,11 @@
 //! Nothing here knows errno values, message layouts or sockets; [`crate::mount`] translates. The tree is immutable:
 //! what a number or a name below the root stands for never changes. Only the root gains names.
 //!
+//! A [`Tree`] is a store with its inodes and caches; a [`Vfs`] is a view of it for one kernel: which names its root
+//! has, and which inodes that kernel was given. Many views may share a tree, and none reaches what only another was
+//! given: the root lets through visible names only, every number is looked up as one of this view's, and everything
+//! below a visible name may be seen.
+//!
 //! Operations that may have to fetch something are `async`. They are polled once in the thread of the request
 //! ([`Answer::of`]), which completes them if what they need is at hand; only the others become tasks.
 //!
@@ -11,11 +16,14 @@
 
 mod answer;
 mod error;
+mod holders;
 mod inode;
 mod memory;
 mod roots;
 mod siblings;
 mod table;
+mod tree;
+mod visible;
 mod xattr;
 
 use std::sync::{
@@ -29,11 +37,14 @@ use tokio::sync::OwnedMutexGuard;
 
 pub use answer::Answer;
 pub use error::{Error, Result};
+pub use holders::ViewId;
 pub use inode::{Attributes, FileKind, Ino, Inode};
-pub use roots::{ROOT_NAMES_MAX, RootListing, Roots};
+pub use roots::ROOT_NAMES_MAX;
 pub use table::InodeTable;
+pub use tree::Tree;
+pub use visible::{RootListing, Visible};
 
-use siblings::Siblings;
+use visible::ViewRoot;
 
 // What an adapter needs of the rooms below, so that it depends on this one alone.
 pub use crate::{
@@ -47,10 +58,10 @@ pub use crate::{
 use crate::{
     castore::{Digest, Directory, Node},
     nix::StorePath,
-    service::{Stores, blob::BlobService, directory::DirectoryService},
+    service::{Stores, directory::DirectoryService},
 };
 
-/// What the tree shows besides names and contents.
+/// What a view shows besides names and contents.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Whether the root lists everything in the store, or only what has been looked up.
@@ -72,37 +83,36 @@ pub struct Statfs {
     pub name_len_max: u32,
 }
 
-/// The filesystem.
+/// The filesystem as one kernel sees it: a view of a tree.
 pub struct Vfs {
-    blobs: Arc<dyn BlobService>,
-    directories: Arc<dyn DirectoryService>,
-    roots: Roots,
-    inodes: InodeTable,
-    /// Where files are fetched ahead.
-    siblings: Option<Arc<Siblings>>,
+    tree: Arc<Tree>,
+    /// Whose inodes are this kernel's.
+    id: ViewId,
+    root: ViewRoot,
     show_xattr: bool,
+    /// How many inodes the kernel knows, besides the root.
+    known: AtomicU64,
     /// The sizes of the files that were looked up, in bytes. A file counts each time, so this tells an order of
     /// magnitude at best.
     bytes_seen: AtomicU64,
 }
 
 impl Vfs {
-    /// Over a store.
+    /// A view of everything in a store, and the only one of its tree.
     pub fn new(stores: &Stores, options: Options) -> Self {
-        Vfs {
-            blobs: stores.blobs.clone(),
-            directories: stores.directories.clone(),
-            roots: Roots::new(stores.path_infos.clone(), options.list_root),
-            inodes: InodeTable::new(),
-            siblings: Siblings::new(&stores.blobs).map(Arc::new),
-            show_xattr: options.show_xattr,
-            bytes_seen: AtomicU64::new(0),
-        }
+        Vfs::of(Arc::new(Tree::new(stores)), Visible::Everything, options)
     }
 
-    /// The inodes that the kernel knows.
-    pub fn inodes(&self) -> &InodeTable {
-        &self.inodes
+    /// A view of a tree.
+    pub fn of(tree: Arc<Tree>, visible: Visible, options: Options) -> Self {
+        Vfs {
+            id: tree.begin_view(),
+            root: ViewRoot::new(tree.roots.clone(), visible, options.list_root),
+            show_xattr: options.show_xattr,
+            known: AtomicU64::new(0),
+            bytes_seen: AtomicU64::new(0),
+            tree,
+        }
     }
 
     /// As [`Vfs::lookup`], if what it takes is at hand; `None` if somebody has to be asked. Below the root it allocates
@@ -114,11 +124,11 @@ impl Vfs {
             _ => {}
         }
         if parent == Ino::ROOT {
-            let known = self.roots.known(name);
+            let known = self.root.known(name)?;
             return known.map(|node| self.remember(parent, name, node.as_ref())).transpose();
         }
         let digest = self.directory_digest(parent)?;
-        let Some(directory) = self.directories.get_local(&digest)? else { return Ok(None) };
+        let Some(directory) = self.tree.directories.get_local(&digest)? else { return Ok(None) };
         let entry = directory.find(name).ok_or(Error::NotFound)?;
         self.remember(parent, name, entry.node).map(Some)
     }
@@ -135,11 +145,11 @@ impl Vfs {
     /// As [`Vfs::lookup`], for what [`Vfs::lookup_at_hand`] did not find.
     pub async fn ask(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
         if parent == Ino::ROOT {
-            let node = self.roots.ask(name).await?.ok_or(Error::NotFound)?;
+            let node = self.root.ask(name).await?;
             return self.remember(parent, name, node.as_ref());
         }
         let digest = self.directory_digest(parent)?;
-        let directory = directory(&*self.directories, &digest).await?;
+        let directory = directory(&*self.tree.directories, &digest).await?;
         let entry = directory.find(name).ok_or(Error::NotFound)?;
         self.remember(parent, name, entry.node)
     }
@@ -149,7 +159,10 @@ impl Vfs {
         if let NodeRef::File { size, .. } = node {
             self.bytes_seen.fetch_add(size, Ordering::Relaxed);
         }
-        let ino = self.inodes.remember(parent, name, node);
+        let (ino, new) = self.tree.inodes.remember(self.id, parent, name, node);
+        if new {
+            self.known.fetch_add(1, Ordering::Relaxed);
+        }
         self.attributes(ino)
     }
 
@@ -159,23 +172,25 @@ impl Vfs {
     }
 
     fn lookup_again(&self, ino: Ino) -> Result<Attributes> {
-        self.inodes.remember_again(ino)?;
+        self.tree.inodes.remember_again(self.id, ino)?;
         self.attributes(ino)
     }
 
     /// Takes back `count` of the times the inode was handed to the kernel.
     pub fn forget(&self, ino: Ino, count: u64) {
-        self.inodes.forget(ino, count);
+        if self.tree.inodes.forget(self.id, ino, count) {
+            self.known.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// What `stat` tells.
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
-        self.inodes.with(ino, |inode| inode.attributes(ino))
+        self.with(ino, |inode| inode.attributes(ino))
     }
 
     /// The directory that `ino`, a directory, lies in. The root lies in itself.
     pub fn parent(&self, ino: Ino) -> Result<Ino> {
-        self.inodes.with(ino, |inode| match inode {
+        self.with(ino, |inode| match inode {
             Inode::Root => Ok(Ino::ROOT),
             Inode::Directory { parent, .. } => Ok(*parent),
             Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
@@ -184,7 +199,7 @@ impl Vfs {
 
     /// Where a symlink points.
     pub fn readlink(&self, ino: Ino) -> Result<Box<[u8]>> {
-        self.inodes.with(ino, |inode| match inode {
+        self.with(ino, |inode| match inode {
             Inode::Symlink { target } => Ok(target.clone()),
             Inode::Root | Inode::Directory { .. } | Inode::File { .. } => Err(Error::WrongKind),
         })?
@@ -192,17 +207,17 @@ impl Vfs {
 
     /// The listing of the root.
     pub async fn root_listing(&self) -> OwnedMutexGuard<RootListing> {
-        self.roots.listing().await
+        self.root.listing().await
     }
 
     /// The entries of a directory other than the root. They are always the same.
     pub async fn list(&self, ino: Ino) -> Result<Arc<Directory>> {
         let digest = self.directory_digest(ino)?;
-        let listed = match self.directories.get_local(&digest)? {
+        let listed = match self.tree.directories.get_local(&digest)? {
             Some(directory) => directory,
-            None => directory(&*self.directories, &digest).await?,
+            None => directory(&*self.tree.directories, &digest).await?,
         };
-        if let Some(siblings) = &self.siblings {
+        if let Some(siblings) = &self.tree.siblings {
             siblings.listed(&digest, &listed);
         }
         Ok(listed)
@@ -211,34 +226,34 @@ impl Vfs {
     /// The contents of a file as an open local file, if they are here as one.
     pub fn local(&self, ino: Ino) -> Result<Option<LocalBlob>> {
         let (digest, size) = self.file(ino)?;
-        check_size(self.blobs.open_local(&digest)?, &digest, size)
+        check_size(self.tree.blobs.open_local(&digest)?, &digest, size)
     }
 
     /// As [`Vfs::local`], if only up to `len` bytes at `offset` will be read: the rest of the file need not be here.
     pub fn local_range(&self, ino: Ino, offset: u64, len: usize) -> Result<Option<LocalBlob>> {
         let (digest, size) = self.file(ino)?;
         if offset == 0
-            && let Some(siblings) = &self.siblings
+            && let Some(siblings) = &self.tree.siblings
         {
             siblings.read(&digest);
         }
         let range = offset..offset.saturating_add(len as u64);
-        check_size(self.blobs.open_local_range(&digest, size, &range)?, &digest, size)
+        check_size(self.tree.blobs.open_local_range(&digest, size, &range)?, &digest, size)
     }
 
     /// Whether every file that is there is on this machine.
     pub fn is_local(&self) -> bool {
-        self.blobs.is_local()
+        self.tree.blobs.is_local()
     }
 
     /// Whether long files are read as if they were on this machine: one who is here lends them.
     pub async fn lends(&self) -> bool {
-        self.blobs.lends().await
+        self.tree.blobs.lends().await
     }
 
     /// The mean length of the blobs that are on this machine, in bytes, as far as that is known.
     pub fn mean_local_len(&self) -> Option<u64> {
-        self.blobs.mean_local_len()
+        self.tree.blobs.mean_local_len()
     }
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
@@ -249,7 +264,7 @@ impl Vfs {
             return Ok(Vec::new());
         }
         let missing = || Error::Missing(format!("blob {digest}"));
-        let stream = self.blobs.read_sized(&digest, size, offset..end).await?;
+        let stream = self.tree.blobs.read_sized(&digest, size, offset..end).await?;
         let mut stream = stream.ok_or_else(missing)?;
         let mut pieces = Vec::new();
         while let Some(piece) = stream.next().await {
@@ -268,7 +283,7 @@ impl Vfs {
         if !self.show_xattr {
             return Ok(None);
         }
-        self.inodes.with(ino, |inode| xattr::get(inode, name))?.map(Some)
+        self.with(ino, |inode| xattr::get(inode, name))?.map(Some)
     }
 
     /// The names of the extended attributes, each ended by a NUL. `None` if they are turned off.
@@ -276,7 +291,7 @@ impl Vfs {
         if !self.show_xattr {
             return Ok(None);
         }
-        self.inodes.with(ino, xattr::list).map(Some)
+        self.with(ino, xattr::list).map(Some)
     }
 
     /// Numbers for `statfs(2)`: how much there is in all cannot be known, so this tells what was seen so far. A
@@ -287,13 +302,18 @@ impl Vfs {
         Statfs {
             blocks: seen.div_ceil(u64::from(BLOCK_SIZE)).max(1),
             block_size: BLOCK_SIZE,
-            files: self.inodes.len() as u64 + 1,
+            files: self.known.load(Ordering::Relaxed) + 1,
             name_len_max: crate::castore::NAME_LEN_MAX as u32,
         }
     }
 
+    /// What the number stands for, if this kernel was given it.
+    fn with<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
+        self.tree.inodes.with(self.id, ino, look)
+    }
+
     fn file(&self, ino: Ino) -> Result<(Digest, u64)> {
-        self.inodes.with(ino, |inode| match inode {
+        self.with(ino, |inode| match inode {
             Inode::File { digest, size, .. } => Ok((*digest, *size)),
             Inode::Root | Inode::Directory { .. } => Err(Error::IsDirectory),
             Inode::Symlink { .. } => Err(Error::WrongKind),
@@ -302,10 +322,16 @@ impl Vfs {
 
     /// The digest of a directory other than the root.
     fn directory_digest(&self, ino: Ino) -> Result<Digest> {
-        self.inodes.with(ino, |inode| match inode {
+        self.with(ino, |inode| match inode {
             Inode::Directory { digest, .. } => Ok(*digest),
             Inode::Root | Inode::File { .. } | Inode::Symlink { .. } => Err(Error::NotDirectory),
         })?
+    }
+}
+
+impl Drop for Vfs {
+    fn drop(&mut self) {
+        self.tree.end_view(self.id);
     }
 }
 

@@ -1,7 +1,8 @@
-//! The inodes that the kernel knows.
+//! The inodes that kernels know.
 //!
-//! An inode is here from the first time it is handed to the kernel until the kernel has forgotten it as often as it
-//! was handed over. Directory objects are not kept here: how long data stays in memory is the business of caches.
+//! An inode is here from the first time it is handed to a kernel until each kernel has forgotten it as often as it
+//! was handed over. Kernels know of it apart from each other: a number means nothing to one that was not given it
+//! through its own [view](super::Vfs), whatever others were given. Directory objects are not kept here: how long data stays in memory is the business of caches.
 //!
 //! Lock order: one shard at a time, and nothing else while it is held.
 
@@ -13,7 +14,11 @@ use std::{
 use indexmap::{IndexMap, map::Entry};
 use parking_lot::Mutex;
 
-use super::{Error, Ino, Inode, Result, memory};
+use super::{
+    Error, Ino, Inode, Result,
+    holders::{Holders, Left, ViewId},
+    memory,
+};
 use crate::castore::NodeRef;
 
 /// How many parts the table has, each with its own lock.
@@ -52,11 +57,11 @@ type Shard = IndexMap<Ino, Known, BuildHasherDefault<NumberHasher>>;
 
 struct Known {
     inode: Inode,
-    /// How often the kernel was given this inode and has not forgotten it.
-    lookups: u64,
+    /// Who was given this inode and has not forgotten it.
+    holders: Holders,
 }
 
-/// The table of known inodes. The root is always known.
+/// The table of known inodes. The root is always known, and to everybody.
 pub struct InodeTable {
     shards: Box<[Mutex<Shard>]>,
     dropped: AtomicUsize,
@@ -73,27 +78,36 @@ impl InodeTable {
         &self.shards[(ino.raw() >> 8) as usize % SHARDS]
     }
 
-    /// What the number stands for, seen by `look` under the shard's lock.
-    pub fn with<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
+    /// What the number stands for to the view, seen by `look` under the shard's lock.
+    pub fn with<T>(&self, view: ViewId, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
         if ino == Ino::ROOT {
             return Ok(look(&Inode::Root));
         }
-        self.shard(ino).lock().get(&ino).map(|known| look(&known.inode)).ok_or(Error::Stale)
+        let shard = self.shard(ino).lock();
+        let known = shard.get(&ino).filter(|known| known.holders.has(view));
+        known.map(|known| look(&known.inode)).ok_or(Error::Stale)
     }
 
-    /// Hands `node`, found under `name` in `parent`, to the kernel once more. Returns its number.
-    pub fn remember(&self, parent: Ino, name: &[u8], node: NodeRef<'_>) -> Ino {
+    /// Hands `node`, found under `name` in `parent`, to the view once more. Returns its number, and whether the view
+    /// did not have it before.
+    pub fn remember(
+        &self,
+        view: ViewId,
+        parent: Ino,
+        name: &[u8],
+        node: NodeRef<'_>,
+    ) -> (Ino, bool) {
         let mut ino = Ino::derive(parent, name, node);
         loop {
             match self.shard(ino).lock().entry(ino) {
                 Entry::Vacant(vacant) => {
-                    vacant.insert(Known { inode: Inode::new(parent, node), lookups: 1 });
-                    return ino;
+                    let (inode, holders) = (Inode::new(parent, node), Holders::new(view));
+                    vacant.insert(Known { inode, holders });
+                    return (ino, true);
                 }
                 Entry::Occupied(mut occupied) => {
                     if same(&occupied.get().inode, parent, node) {
-                        occupied.get_mut().lookups += 1;
-                        return ino;
+                        return (ino, occupied.get_mut().holders.add(view));
                     }
                 }
             }
@@ -102,41 +116,48 @@ impl InodeTable {
         }
     }
 
-    /// The kernel knows the inode from one more place: a lookup of `.` or `..`.
-    pub fn remember_again(&self, ino: Ino) -> Result<()> {
+    /// The view knows the inode from one more place: a lookup of `.` or `..`.
+    pub fn remember_again(&self, view: ViewId, ino: Ino) -> Result<()> {
         if ino != Ino::ROOT {
             let mut shard = self.shard(ino).lock();
-            shard.get_mut(&ino).ok_or(Error::Stale)?.lookups += 1;
+            let known = shard.get_mut(&ino).filter(|known| known.holders.has(view));
+            known.ok_or(Error::Stale)?.holders.add(view);
         }
         Ok(())
     }
 
-    /// The kernel takes back `count` of the times it was given the inode.
-    pub fn forget(&self, ino: Ino, count: u64) {
+    /// The view takes back `count` of the times it was given the inode. `true` if it does not have it any more.
+    pub fn forget(&self, view: ViewId, ino: Ino, count: u64) -> bool {
         let mut shard = self.shard(ino).lock();
-        let Entry::Occupied(mut known) = shard.entry(ino) else { return };
-        let left = known.get().lookups.saturating_sub(count);
-        if left > 0 {
-            known.get_mut().lookups = left;
-            return;
-        }
-        known.swap_remove();
-        if shard.capacity() > SHRINK_ENTRIES_MIN && shard.len() < shard.capacity() / SHRINK_BELOW {
-            let keep = shard.len() * 2;
-            shard.shrink_to(keep);
-        }
+        let Entry::Occupied(mut known) = shard.entry(ino) else { return false };
+        match known.get_mut().holders.forget(view, count) {
+            Left::Unchanged => return false,
+            Left::Others => return true,
+            Left::Nobody => known.swap_remove(),
+        };
+        shrink(&mut shard);
         drop(shard);
         if (self.dropped.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(GIVE_BACK_EVERY) {
             memory::give_back();
         }
+        true
     }
 
-    /// How many inodes the kernel knows, besides the root.
+    /// The view has ended: it takes everything back.
+    pub fn forget_all(&self, view: ViewId) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.retain(|_, known| known.holders.forget_all(view) != Left::Nobody);
+            shrink(&mut shard);
+        }
+    }
+
+    /// How many inodes are known to anyone, besides the root.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Whether the kernel knows nothing but the root.
+    /// Whether nobody knows anything but the root.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -145,6 +166,14 @@ impl InodeTable {
 impl Default for InodeTable {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Gives memory back if little of it is used.
+fn shrink(shard: &mut Shard) {
+    if shard.capacity() > SHRINK_ENTRIES_MIN && shard.len() < shard.capacity() / SHRINK_BELOW {
+        let keep = shard.len() * 2;
+        shard.shrink_to(keep);
     }
 }
 
@@ -168,8 +197,13 @@ fn same(inode: &Inode, parent: Ino, node: NodeRef<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::holders::ViewIds, *};
     use crate::castore::Digest;
+
+    fn table() -> (InodeTable, ViewId, ViewId) {
+        let mut ids = ViewIds::default();
+        (InodeTable::new(), ids.take(), ids.take())
+    }
 
     fn file(contents: &[u8], executable: bool) -> NodeRef<'static> {
         NodeRef::File { digest: Digest::of(contents), size: contents.len() as u64, executable }
@@ -177,21 +211,39 @@ mod tests {
 
     #[test]
     fn an_inode_lives_until_it_is_forgotten_as_often_as_it_was_given() {
-        let table = InodeTable::new();
-        let ino = table.remember(Ino::ROOT, b"a", file(b"x", false));
-        assert_eq!(table.remember(Ino::ROOT, b"b", file(b"x", false)), ino);
-        table.forget(ino, 1);
-        assert!(table.with(ino, |_| ()).is_ok());
-        table.forget(ino, 1);
-        assert!(matches!(table.with(ino, |_| ()), Err(Error::Stale)));
+        let (table, view, _) = table();
+        let ino = table.remember(view, Ino::ROOT, b"a", file(b"x", false)).0;
+        assert_eq!(table.remember(view, Ino::ROOT, b"b", file(b"x", false)).0, ino);
+        table.forget(view, ino, 1);
+        assert!(table.with(view, ino, |_| ()).is_ok());
+        table.forget(view, ino, 1);
+        assert!(matches!(table.with(view, ino, |_| ()), Err(Error::Stale)));
         assert!(table.is_empty());
     }
 
     #[test]
     fn the_root_cannot_be_forgotten() {
-        let table = InodeTable::new();
-        table.forget(Ino::ROOT, u64::MAX);
-        assert_eq!(table.with(Ino::ROOT, Inode::clone).ok(), Some(Inode::Root));
+        let (table, view, _) = table();
+        table.forget(view, Ino::ROOT, u64::MAX);
+        assert_eq!(table.with(view, Ino::ROOT, Inode::clone).ok(), Some(Inode::Root));
+    }
+
+    #[test]
+    fn what_one_view_was_given_is_nothing_to_another() {
+        let (table, one, other) = table();
+        let (ino, new) = table.remember(one, Ino::ROOT, b"a", file(b"x", false));
+        assert!(new);
+        assert!(matches!(table.with(other, ino, |_| ()), Err(Error::Stale)));
+        assert!(matches!(table.remember_again(other, ino), Err(Error::Stale)));
+        assert!(!table.forget(other, ino, u64::MAX), "it had nothing to give back");
+        assert!(table.with(one, ino, |_| ()).is_ok());
+        assert_eq!(table.remember(other, Ino::ROOT, b"a", file(b"x", false)), (ino, true));
+        assert_eq!(table.len(), 1);
+        table.forget_all(one);
+        assert!(matches!(table.with(one, ino, |_| ()), Err(Error::Stale)));
+        assert!(table.with(other, ino, |_| ()).is_ok());
+        assert!(table.forget(other, ino, 1));
+        assert!(table.is_empty());
     }
 
     #[test]
@@ -203,20 +255,20 @@ mod tests {
             Digest::from(bytes)
         };
         let node = |last| NodeRef::File { digest: digest(last), size: 1, executable: false };
-        let table = InodeTable::new();
-        let first = table.remember(Ino::ROOT, b"a", node(1));
-        let second = table.remember(Ino::ROOT, b"b", node(2));
+        let (table, view, _) = table();
+        let first = table.remember(view, Ino::ROOT, b"a", node(1)).0;
+        let second = table.remember(view, Ino::ROOT, b"b", node(2)).0;
         assert_ne!(first, second);
-        assert_eq!(table.remember(Ino::ROOT, b"c", node(2)), second);
-        table.forget(second, 2);
-        assert_eq!(table.remember(Ino::ROOT, b"a", node(1)), first);
+        assert_eq!(table.remember(view, Ino::ROOT, b"c", node(2)).0, second);
+        table.forget(view, second, 2);
+        assert_eq!(table.remember(view, Ino::ROOT, b"a", node(1)).0, first);
     }
 
     #[test]
     fn an_inode_takes_at_most_120_bytes_and_memory_comes_back() {
-        let table = InodeTable::new();
+        let (table, view, _) = table();
         let inos: Vec<_> = (0..100_000u32)
-            .map(|n| table.remember(Ino::ROOT, b"", file(&n.to_le_bytes(), false)))
+            .map(|n| table.remember(view, Ino::ROOT, b"", file(&n.to_le_bytes(), false)).0)
             .collect();
         let capacity = |table: &InodeTable| -> usize {
             table.shards.iter().map(|shard| shard.lock().capacity()).sum()
@@ -226,7 +278,7 @@ mod tests {
         let bytes = inos.len() * entry + capacity(&table) * 8 / 7 * (size_of::<usize>() + 1);
         assert!(bytes / inos.len() <= 120, "{} bytes an inode", bytes / inos.len());
         for ino in inos {
-            table.forget(ino, 1);
+            table.forget(view, ino, 1);
         }
         assert!(capacity(&table) <= SHARDS * SHRINK_ENTRIES_MIN * 2);
     }

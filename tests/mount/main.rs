@@ -8,5 +8,7 @@ mod cached;
 mod contents;
 mod io_modes;
 mod lifecycle;
+mod restricted;
 mod root;
+mod views;
 mod waiting;

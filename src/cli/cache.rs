@@ -11,10 +11,10 @@ use clap::{Args, Subcommand};
 use indicatif::{BinaryBytes, HumanBytes, HumanCount};
 use serde_json::json;
 
-use super::{GlobalOptions, closure, options, progress};
+use super::{GlobalOptions, closure, progress};
 use crate::{
     castore::Digest,
-    compose::OpenCache,
+    compose::{OpenCache, size::parse_size},
     service::local::{CacheStats, PinnedClosure, Verified},
 };
 
@@ -67,7 +67,7 @@ struct Verify {}
   lazystore cache prune --to 0")]
 struct Prune {
     /// How much may be left: bytes, or 500M, 64GiB, ... [default: what --cache-size allows]
-    #[arg(long, value_name = "SIZE", value_parser = options::size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     to: Option<u64>,
 }
 
@@ -114,16 +114,15 @@ impl Cache {
 
 /// Opens the cache, which must be there: looking at one is no reason to make it.
 fn open(options: &GlobalOptions) -> anyhow::Result<OpenCache> {
-    let dir = options.cache_dir()?;
+    let (dir, _) = options.cache()?;
     anyhow::ensure!(dir.is_dir(), "there is no cache in {}", dir.display());
     Ok(OpenCache::new(dir)?)
 }
 
 impl Stats {
     fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
-        let dir = options.cache_dir()?;
+        let (dir, size_max) = options.cache()?;
         let cache = open(options)?;
-        let size_max = options.cache_size(&dir)?;
         let stats = cache.store().cache_stats()?;
         let CacheStats { used, files, files_bytes, packed, packs, packs_bytes, .. } = stats;
         let CacheStats { partials, directories, path_infos, pins, .. } = stats;
@@ -179,9 +178,11 @@ fn verify(options: &GlobalOptions) -> anyhow::Result<()> {
 
 impl Prune {
     fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
-        let dir = options.cache_dir()?;
         let cache = open(options)?;
-        let target = self.to.map_or_else(|| options.cache_size(&dir), Ok)?;
+        let target = match self.to {
+            Some(target) => target,
+            None => options.cache()?.1,
+        };
         let before = cache.store().cache_stats()?.used;
         cache.store().evict_to(target)?;
         let after = cache.store().cache_stats()?.used;

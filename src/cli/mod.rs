@@ -5,6 +5,7 @@
 mod cache;
 mod cat;
 mod closure;
+mod config;
 mod copy;
 mod daemon;
 mod fetch;
@@ -68,6 +69,7 @@ enum Command {
     Sign(sign::Sign),
     Fetch(fetch::Fetch),
     Cache(cache::Cache),
+    Config(config::Config),
     #[command(name = watchdog::COMMAND, hide = true)]
     Watchdog(watchdog::Watchdog),
 }
@@ -147,6 +149,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sign(command) => runtime.block_on(command.run(&options)),
         Command::Fetch(command) => runtime.block_on(command.run(&options)),
         Command::Cache(command) => runtime.block_on(command.run(&options)),
+        Command::Config(command) => runtime.block_on(command.run(&options)),
         Command::PathInfo(command) => runtime.block_on(command.run(&options)),
         Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
     };

@@ -11,20 +11,28 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    compose::{self, Address, Addresses},
-    observe::log::LogFormat,
-    service::{
-        Stores,
-        blob::{SMALL_BLOB_LEN_MAX, layer::Verify},
-        local::LocalStore,
+    compose::{
+        self, ABSENT_TTL_DEFAULT, Addresses, CachePlan, Common, Plan, WHOLE_LEN_MAX_DEFAULT,
+        config::{Config, DEFAULT_STORE, Settings},
+        size::{parse_cache_size, parse_whole_size},
     },
+    observe::log::LogFormat,
+    service::{Stores, blob::layer::Verify, local::LocalStore},
 };
+
+/// The configuration file that is read if none is named and it is there.
+const CONFIG_FILE: &str = "/etc/lazystore/config.toml";
 
 /// Which store, and how to tell what happens.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub struct GlobalOptions {
-    /// The store: memory:, local:, local:///abs/dir, grpc+http://host:port[,host:port...], grpc+https://host:port or
+    /// A file that names sources, caches and stores (docs/configuration.md), or "none" [default:
+    /// /etc/lazystore/config.toml if it is there]. Without --store, its [store.default] is opened
+    #[arg(long, global = true, env = "LAZYSTORE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The store: the name of a store or a source in --config; or memory:, local:, local:///abs/dir, grpc+http://host:port[,host:port...], grpc+https://host:port or
     /// grpc+unix:///abs/socket, the last three with ?timeout=SECONDS for how long an answer may take (default 30) and
     /// ?dialect=tvix|snix if that cannot be found out, &token-file=FILE with a token for it, and with https
     /// &ca=FILE for the roots of its certificate, &cert=FILE&key=FILE for one of ours; a bucket,
@@ -33,7 +41,7 @@ pub struct GlobalOptions {
     /// nix+https://host/prefix?trusted-public-keys=KEY%20KEY, with &priority=N for which is asked first, &timeout=SECONDS,
     /// &netrc=FILE, &token-file=FILE, &foreign-urls=1 if archives may be elsewhere, &require-sigs=0 to believe anybody
     /// [default: local:, the store in --store-dir]
-    #[arg(long, global = true, env = "LAZYSTORE_STORE", value_name = "ADDR")]
+    #[arg(long, global = true, env = "LAZYSTORE_STORE", value_name = "NAME|ADDR")]
     store: Option<String>,
 
     /// Where blobs come from and go to, if not to --store
@@ -60,7 +68,7 @@ pub struct GlobalOptions {
 
     /// How much the cache may take of the disk: bytes, or 500M, 64GiB, ... [default: a tenth of the disk, at
     /// least 1 GiB]
-    #[arg(long, global = true, env = "LAZYSTORE_CACHE_SIZE", value_name = "SIZE", value_parser = cache_size)]
+    #[arg(long, global = true, env = "LAZYSTORE_CACHE_SIZE", value_name = "SIZE", value_parser = parse_cache_size)]
     cache_size: Option<u64>,
 
     /// A file with a token, which daemons are shown; token-file=FILE in an address wins. For lazystore daemon itself: the
@@ -78,12 +86,13 @@ pub struct GlobalOptions {
     verify: VerifyHow,
 
     /// Up to this size, at most 1M, a file of a remote store is fetched whole, in one request; longer ones in parts
-    #[arg(long, global = true, value_name = "SIZE", default_value = "256K", value_parser = whole_size)]
-    fetch_whole_up_to: u64,
+    /// [default: 256K]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_whole_size)]
+    fetch_whole_up_to: Option<u64>,
 
-    /// For how many seconds a name that a remote store does not have is not asked for again
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    absent_ttl: Duration,
+    /// For how many seconds a name that a remote store does not have is not asked for again [default: 5]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    absent_ttl: Option<Duration>,
 
     /// How much to log: error, warn, info, debug or trace; RUST_LOG wins [default: info for mount and
     /// daemon, else warn]
@@ -120,58 +129,144 @@ pub enum ProgressWhen {
 impl GlobalOptions {
     /// Opens the store. What is remote is not waited for. Needs the context of the runtime.
     pub(super) fn open(&self) -> anyhow::Result<Stores> {
-        Ok(compose::open(&self.addresses()?)?)
+        Ok(compose::open_plan(&self.plan()?, &self.common()?)?)
     }
 
     /// Opens the store for a daemon, whose tokens are those of its clients.
     pub(super) fn open_without_token(&self) -> anyhow::Result<Stores> {
-        Ok(compose::open(&Addresses { token_file: None, ..self.addresses()? })?)
+        let common = Common { token_file: None, ..self.common()? };
+        Ok(compose::open_plan(&self.plan()?, &common)?)
     }
 
-    /// Opens another store, with the same options. What comes from a daemon or a bucket is not kept in the cache, since
-    /// whoever asks puts it elsewhere. Needs the context of the runtime.
-    pub(super) fn open_other(&self, address: &str) -> anyhow::Result<Stores> {
-        let mut addresses = self.addresses()?;
-        if matches!(address.parse::<Address>()?, Address::Grpc { .. } | Address::Bucket(_)) {
-            addresses.cache_dir = None;
+    /// Opens another store, with the same options. What comes from far is not kept in the cache, since whoever asks puts it
+    /// elsewhere. Needs the context of the runtime.
+    pub(super) fn open_other(&self, store: &str) -> anyhow::Result<Stores> {
+        let config = self.config()?;
+        let mut plan = match &config {
+            Some(config) if !store.contains(':') => {
+                (*config.store(store, &self.settings())?).clone()
+            }
+            _ => {
+                let addresses = self.addresses(config.as_ref())?;
+                let (blobs, directories, path_infos) = Default::default();
+                let store = Some(store.to_owned());
+                Addresses { store, blobs, directories, path_infos, ..addresses }.plan()?
+            }
+        };
+        if !plan.needs_cache() {
+            plan.cache = None;
         }
-        (addresses.blobs, addresses.directories, addresses.path_infos) = (None, None, None);
-        addresses.store = Some(address.to_owned());
-        Ok(compose::open(&addresses)?)
+        Ok(compose::open_plan(&plan, &self.common()?)?)
     }
 
     /// Opens the directory that the blobs of the store are in, if they are in one.
     pub(super) fn open_local(&self) -> anyhow::Result<Option<Arc<LocalStore>>> {
-        let addresses = self.addresses()?;
-        Ok(compose::open_local(&addresses.plan()?, &addresses.common())?)
+        Ok(compose::open_local(&self.plan()?, &self.common()?)?)
     }
 
-    fn addresses(&self) -> anyhow::Result<Addresses> {
-        Ok(Addresses {
-            store: self.store.clone(),
-            blobs: self.blob_service_addr.clone(),
-            directories: self.directory_service_addr.clone(),
-            path_infos: self.path_info_service_addr.clone(),
+    /// The configuration file, if there is one.
+    pub(super) fn config(&self) -> anyhow::Result<Option<Config>> {
+        let file = match &self.config {
+            Some(file) if file.as_os_str() == "none" => return Ok(None),
+            Some(file) => file,
+            None if Path::new(CONFIG_FILE).exists() => Path::new(CONFIG_FILE),
+            None => return Ok(None),
+        };
+        Ok(Some(Config::read(file)?))
+    }
+
+    /// The store that the options mean.
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        let config = self.config()?;
+        let addresses = self.addresses(config.as_ref())?;
+        let named = match (&config, self.store.as_deref()) {
+            (_, Some(address)) if address.contains(':') => None,
+            (Some(config), Some(name)) => Some(config.store(name, &self.settings())?),
+            (Some(config), None) if config.names_stores() => {
+                Some(config.store(DEFAULT_STORE, &self.settings())?)
+            }
+            // Without a file, what is no address is told as such.
+            (Some(_) | None, _) => None,
+        };
+        Ok(match named {
+            Some(named) => addresses.plan_on(&named)?,
+            None => addresses.plan()?,
+        })
+    }
+
+    /// What the command line says of all stores.
+    pub(super) fn settings(&self) -> Settings {
+        let is_none = |dir: &PathBuf| dir.as_os_str() == "none";
+        Settings {
+            cache: self.cache_dir.as_ref().map(|dir| (!is_none(dir)).then(|| dir.clone())),
+            cache_default: default_dir("/var/cache", "XDG_CACHE_HOME", ".cache").ok(),
+            cache_size_max: self.cache_size,
+            is_strict: self.verify == VerifyHow::Strict,
+            whole_len_max: self.fetch_whole_up_to,
+            absent_ttl: self.absent_ttl,
+        }
+    }
+
+    /// What all stores share.
+    pub(super) fn common(&self) -> anyhow::Result<Common> {
+        Ok(Common {
             store_dir: match &self.store_dir {
                 Some(dir) => dir.clone(),
                 None => default_dir("/var/lib", "XDG_STATE_HOME", ".local/state")
                     .context("--store-dir is needed")?,
             },
-            cache_dir: self.cache_dir().ok(),
             token_file: self.auth_token_file.clone(),
-            cache_size_max: self.cache_size,
+            offline: self.offline,
+        })
+    }
+
+    fn addresses(&self, config: Option<&Config>) -> anyhow::Result<Addresses> {
+        let (common, settings) = (self.common()?, self.settings());
+        let cache = match config {
+            Some(config) => config.cache(&settings)?,
+            None => self
+                .cache_dir()
+                .ok()
+                .map(|dir| Arc::new(CachePlan { dir, size_max: self.cache_size })),
+        };
+        Ok(Addresses {
+            store: self.store.clone(),
+            blobs: self.blob_service_addr.clone(),
+            directories: self.directory_service_addr.clone(),
+            path_infos: self.path_info_service_addr.clone(),
+            store_dir: common.store_dir,
+            cache_dir: cache.as_ref().map(|cache| cache.dir.clone()),
+            cache_size_max: cache.as_ref().and_then(|cache| cache.size_max),
+            token_file: common.token_file,
             verify: match self.verify {
                 VerifyHow::Source => Verify::Source,
                 VerifyHow::Strict => Verify::Strict,
             },
-            whole_len_max: self.fetch_whole_up_to,
-            offline: self.offline,
-            absent_ttl: self.absent_ttl,
+            whole_len_max: self.fetch_whole_up_to.unwrap_or(WHOLE_LEN_MAX_DEFAULT),
+            offline: common.offline,
+            absent_ttl: self.absent_ttl.unwrap_or(ABSENT_TTL_DEFAULT),
         })
     }
 
-    /// Where the cache is, or why there is none.
-    pub(super) fn cache_dir(&self) -> anyhow::Result<PathBuf> {
+    /// Where the cache of the store is and how much it may take, in bytes; or why there is none.
+    pub(super) fn cache(&self) -> anyhow::Result<(PathBuf, u64)> {
+        let cache = match self.cache_dir {
+            // Whoever names it need not have a store.
+            Some(_) => None,
+            None => self.config()?.map(|_| self.plan()).transpose()?,
+        };
+        let (dir, size_max) = match cache {
+            Some(plan) => {
+                let cache = plan.cache.context("the store has no cache")?;
+                (cache.dir.clone(), cache.size_max)
+            }
+            None => (self.cache_dir()?, self.cache_size),
+        };
+        let size_max = size_max.map_or_else(|| compose::default_cache_size(&dir), Ok)?;
+        Ok((dir, size_max))
+    }
+
+    fn cache_dir(&self) -> anyhow::Result<PathBuf> {
         match &self.cache_dir {
             Some(dir) if dir.as_os_str() == "none" => {
                 bail!("there is no cache: --cache-dir is none")
@@ -181,52 +276,6 @@ impl GlobalOptions {
                 .context("--cache-dir is needed"),
         }
     }
-
-    /// How much the cache in `dir` may take, in bytes.
-    pub(super) fn cache_size(&self, dir: &Path) -> anyhow::Result<u64> {
-        match self.cache_size {
-            Some(size) => Ok(size),
-            None => Ok(compose::default_cache_size(dir)?),
-        }
-    }
-}
-
-/// A smaller cache would hold hardly more than its own database.
-const CACHE_SIZE_MIN: u64 = 16 << 20;
-
-fn cache_size(text: &str) -> Result<u64, String> {
-    match size(text)? {
-        bytes if bytes < CACHE_SIZE_MIN => Err("a cache needs 16 MiB at least".to_owned()),
-        bytes => Ok(bytes),
-    }
-}
-
-fn whole_size(text: &str) -> Result<u64, String> {
-    match size(text)? {
-        bytes if bytes > SMALL_BLOB_LEN_MAX as u64 => Err("at most 1M fits one request".to_owned()),
-        bytes => Ok(bytes),
-    }
-}
-
-/// A number of bytes: digits, then nothing or one of the units of 1024, as in `64M`, `64MB` or `64MiB`.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    const UNITS: &str = "KMGT";
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(split);
-    let mut rest = unit.trim_start().chars();
-    let shift = match rest.next() {
-        None => Some(0),
-        Some(first) => {
-            let place = UNITS.find(first.to_ascii_uppercase());
-            place
-                .map(|place| 10 * (place as u32 + 1))
-                .filter(|_| matches!(rest.as_str(), "" | "B" | "iB"))
-        }
-    };
-    let bytes = digits.parse::<u64>().ok().zip(shift);
-    bytes.and_then(|(number, shift)| number.checked_mul(1 << shift)).ok_or_else(|| {
-        "expected a number of bytes, or one with K, M, G or T, like 64GiB".to_owned()
-    })
 }
 
 /// A time in seconds, with or without a fraction.
@@ -246,30 +295,4 @@ fn default_dir(system: &str, variable: &str, fallback: &str) -> anyhow::Result<P
         PathBuf::from(home.context("neither HOME nor the XDG directories are set")?).join(fallback)
     };
     Ok(base.join("lazystore"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_understood() {
-        for (text, bytes) in [
-            ("16777216", 16 << 20),
-            ("16M", 16 << 20),
-            ("16 MiB", 16 << 20),
-            ("3g", 3 << 30),
-            ("2TB", 2 << 40),
-            ("20000KiB", 20_000 << 10),
-        ] {
-            assert_eq!(cache_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "M", "-1", "1.5G", "16Mib", "16MiBs", "16X", "99999999T", "16\u{b5}"] {
-            let error = cache_size(text).expect_err(text);
-            assert!(error.contains("expected a number"), "{text}: {error}");
-        }
-        assert!(cache_size("15M").expect_err("small").contains("16 MiB"));
-        assert_eq!((whole_size("0"), whole_size("1M")), (Ok(0), Ok(1 << 20)));
-        assert!(whole_size("1025K").expect_err("long").contains("at most 1M"));
-    }
 }

@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::info;
 
-use super::{GlobalOptions, listen, options::size, signals::Signals};
+use super::{GlobalOptions, listen, signals::Signals};
 use crate::{
+    compose::size::parse_size,
     nix::SecretKey,
     serve::{
         Listener, Tokens,
@@ -57,7 +58,7 @@ pub(super) struct Serve {
     upload_token_file: Option<PathBuf>,
 
     /// The longest archive that clients may bring, decompressed
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = parse_size)]
     upload_size_max: u64,
 }
 

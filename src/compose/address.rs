@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
     bucket::{BucketAddress, parse_bucket},
-    nix_address::{CacheAddress, parse_caches},
+    nix_address::{CacheAddress, parse_caches, percent_decoded},
     secrets::SecretFiles,
 };
 use crate::{
@@ -29,6 +29,10 @@ pub enum Address {
         size_rule: Option<SizeRule>,
         /// How long an answer may take. `None` for the default.
         timeout: Option<Duration>,
+        /// How often a call is tried at most. `None` for the default.
+        attempts: Option<u32>,
+        /// Whether messages are compressed.
+        compress: bool,
         /// What it is shown, and how it is known.
         secrets: SecretFiles,
     },
@@ -57,7 +61,17 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(address: &str) -> Result<Self, AddressError> {
-        parse(address).map_err(|reason| AddressError { address: address.to_owned(), reason })
+        parse(address).map_err(|reason| AddressError { address: without_userinfo(address), reason })
+    }
+}
+
+/// The address without names and passwords, which belong into files.
+fn without_userinfo(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let host_end = rest.find(['/', '?', ' ']).unwrap_or(rest.len());
+    match rest[..host_end].rfind('@') {
+        Some(at) => format!("{scheme}://…{}", &rest[at..]),
+        None => address.to_owned(),
     }
 }
 
@@ -114,10 +128,12 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
 }
 
 fn grpc(address: GrpcAddress, query: &str) -> Result<Address, String> {
-    let (mut dialect, mut size_rule, mut timeout) = (None, None, None);
-    let mut secrets = SecretFiles::default();
+    let (mut dialect, mut size_rule, mut timeout, mut attempts) = (None, None, None, None);
+    let (mut secrets, mut compress) = (SecretFiles::default(), false);
     for option in query.split('&').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let value = percent_decoded(value)?;
+        match Some((name, &*value)) {
             Some(("dialect", word)) => {
                 dialect = Some(word.parse().map_err(|error: DialectError| error.to_string())?);
             }
@@ -125,15 +141,26 @@ fn grpc(address: GrpcAddress, query: &str) -> Result<Address, String> {
             Some(("sizes", "doubled")) => size_rule = Some(SizeRule::Doubled),
             Some(("sizes", _)) => return Err("sizes are documented or doubled".to_owned()),
             Some(("timeout", seconds)) => timeout = Some(duration(seconds)?),
+            Some(("attempts", times)) => attempts = Some(attempts_of(times)?),
+            Some(("compress", "zstd")) => compress = true,
+            Some(("compress", "none")) => compress = false,
+            Some(("compress", _)) => return Err("compress is zstd or none".to_owned()),
             Some(("ca", file)) => secrets.roots = Some(file.into()),
             Some(("cert", file)) => secrets.certificate = Some(file.into()),
             Some(("key", file)) => secrets.key = Some(file.into()),
             Some(("token-file", file)) => secrets.token = Some(file.into()),
             Some(("insecure", "1")) => secrets.insecure = true,
+            Some(("insecure", "0")) => secrets.insecure = false,
             _ => return Err(format!("the option {option:?} is unknown")),
         }
     }
-    Ok(Address::Grpc { server: address, dialect, size_rule, timeout, secrets })
+    Ok(Address::Grpc { server: address, dialect, size_rule, timeout, attempts, compress, secrets })
+}
+
+/// How often something is tried at most.
+pub(super) fn attempts_of(text: &str) -> Result<u32, String> {
+    let times = text.parse().ok().filter(|times| (1..=100).contains(times));
+    times.ok_or_else(|| format!("{text:?} attempts: expected a number from 1 to 100"))
 }
 
 /// A time in seconds, with or without its unit and a fraction: `30`, `1.5s`.
@@ -168,7 +195,15 @@ mod tests {
 
     fn grpc(server: GrpcAddress) -> Address {
         let secrets = SecretFiles::default();
-        Address::Grpc { server, dialect: None, size_rule: None, timeout: None, secrets }
+        Address::Grpc {
+            server,
+            dialect: None,
+            size_rule: None,
+            timeout: None,
+            attempts: None,
+            compress: false,
+            secrets,
+        }
     }
 
     #[test]
@@ -185,22 +220,26 @@ mod tests {
             ("grpc+https://host:1/", grpc(GrpcAddress::Http("https://host:1".to_owned()))),
             ("grpc+unix:///run/s", grpc(GrpcAddress::Unix("/run/s".into()))),
             (
-                "grpc+unix:///run/s?dialect=snix&sizes=documented&timeout=1.5s",
+                "grpc+unix:///run/s?dialect=snix&sizes=documented&timeout=1.5s&attempts=2&compress=zstd",
                 Address::Grpc {
                     server: GrpcAddress::Unix("/run/s".into()),
                     dialect: Some(Dialect::Snix),
                     size_rule: Some(SizeRule::Documented),
                     timeout: Some(Duration::from_millis(1500)),
+                    attempts: Some(2),
+                    compress: true,
                     secrets: SecretFiles::default(),
                 },
             ),
             (
-                "grpc+https://far:1?ca=/a&cert=/b&key=/c&token-file=/d&insecure=1",
+                "grpc+https://far:1?ca=/%61&cert=/b&key=/c&token-file=/d&insecure=1",
                 Address::Grpc {
                     server: GrpcAddress::Http("https://far:1".to_owned()),
                     dialect: None,
                     size_rule: None,
                     timeout: None,
+                    attempts: None,
+                    compress: false,
                     secrets: SecretFiles {
                         roots: Some("/a".into()),
                         certificate: Some("/b".into()),
@@ -232,6 +271,8 @@ mod tests {
             ("grpc+http://a:1?dialect=nix", "expected tvix or snix"),
             ("grpc+http://a:1?timeout=0", "is no time"),
             ("grpc+http://a:1?timeout=NaN", "is no time"),
+            ("grpc+http://a:1?attempts=0", "from 1 to 100"),
+            ("grpc+http://a:1?compress=rar", "zstd or none"),
             ("grpc+http://a:1?colour=red", "\"colour=red\" is unknown"),
         ] {
             let error = text.parse::<Address>().expect_err(text).to_string();

@@ -17,13 +17,16 @@
 mod address;
 mod bucket;
 mod cache;
+pub mod config;
 mod nix_address;
 mod opener;
 mod plan;
+mod probe;
 mod route;
 mod secrets;
 mod shorthand;
 mod signing;
+pub mod size;
 mod source;
 mod substituted;
 
@@ -34,7 +37,11 @@ pub use bucket::BucketAddress;
 pub use cache::{OpenCache, default_cache_size};
 pub use nix_address::CacheAddress;
 use opener::Opener;
-pub use plan::{CachePlan, Kind, Misfit, Part, Plan, Route, SourcePlan};
+pub use plan::{
+    ABSENT_TTL_DEFAULT, CachePlan, Kind, Misfit, Part, Plan, Route, SourcePlan,
+    WHOLE_LEN_MAX_DEFAULT,
+};
+pub use probe::{Probe, probe};
 pub use secrets::{SecretFiles, SecretsError};
 pub use shorthand::{Addresses, open};
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::address::duration;
+use super::address::{attempts_of, duration};
 use crate::{nix::PublicKey, substitute::CacheOptions};
 
 /// A binary cache.
@@ -37,6 +37,7 @@ fn parse_cache(text: &str) -> Result<CacheAddress, String> {
         foreign_urls: false,
         netrc_file: None,
         token_file: None,
+        attempts: None,
     };
     let mut timeout = None;
     for option in query.split('&').filter(|option| !option.is_empty()) {
@@ -53,6 +54,7 @@ fn parse_cache(text: &str) -> Result<CacheAddress, String> {
             "netrc" => options.netrc_file = Some(absolute(name, &value)?),
             "token-file" => options.token_file = Some(absolute(name, &value)?),
             "timeout" => timeout = Some(duration(&value)?),
+            "attempts" => options.attempts = Some(attempts_of(&value)?),
             _ => return Err(format!("the option {option:?} is unknown")),
         }
     }
@@ -110,7 +112,7 @@ mod tests {
         let (a, b) = (key("a-1"), key("b-1"));
         let text = format!(
             "nix+https://cache.example:8443/some/where/?trusted-public-keys={a}%20{b}&priority=30\
-             &require-sigs=0&timeout=2.5&netrc=/etc/n%65trc&token-file=/t&foreign-urls=yes"
+             &require-sigs=0&timeout=2.5&netrc=/etc/n%65trc&token-file=/t&foreign-urls=yes&attempts=2"
         );
         let caches = parse_caches(&format!(" {text}\n nix+http://[::1]:1")).expect("legal");
         let options = CacheOptions {
@@ -121,6 +123,7 @@ mod tests {
             foreign_urls: true,
             netrc_file: Some("/etc/netrc".into()),
             token_file: Some("/t".into()),
+            attempts: Some(2),
         };
         let timeout = Some(Duration::from_millis(2500));
         assert_eq!(caches[0], CacheAddress { options, timeout });

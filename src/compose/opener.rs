@@ -31,7 +31,7 @@ use crate::{
                 MeasuredDirectories, RoutedDirectories,
             },
         },
-        grpc::{DEADLINE_DEFAULT, GrpcChannel, GrpcOptions},
+        grpc::{ATTEMPTS_DEFAULT, DEADLINE_DEFAULT, GrpcChannel, GrpcOptions},
         local::LocalStore,
         pathinfo::{
             NarCalculation, PathInfoService,
@@ -112,7 +112,9 @@ impl<'a> Opener<'a> {
     }
 
     pub(super) fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {
-        let Address::Grpc { server, dialect, size_rule, timeout, secrets } = address else {
+        let Address::Grpc { server, dialect, size_rule, timeout, attempts, compress, secrets } =
+            address
+        else {
             unreachable!("only addresses of servers get here");
         };
         let key = format!("{address:?}");
@@ -128,6 +130,8 @@ impl<'a> Opener<'a> {
             dialect: *dialect,
             size_rule: *size_rule,
             deadline: timeout.unwrap_or(DEADLINE_DEFAULT),
+            attempts_max: attempts.unwrap_or(ATTEMPTS_DEFAULT),
+            compress: *compress,
             offline: self.common.offline,
             tls,
             token,

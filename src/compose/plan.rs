@@ -3,7 +3,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Address, Error};
-use crate::service::blob::layer::Verify;
+use crate::service::blob::layer::{Verify, WHOLE_LEN_MAX};
+
+/// Up to how many bytes a blob is fetched whole, if nobody says.
+pub const WHOLE_LEN_MAX_DEFAULT: u64 = WHOLE_LEN_MAX;
+
+/// For how long it is remembered that something is absent, if nobody says.
+pub const ABSENT_TTL_DEFAULT: Duration = Duration::from_secs(5);
 
 /// One store: three services, each of which may come from several sources.
 #[derive(Debug, Clone)]
@@ -121,9 +127,13 @@ impl Kind {
 }
 
 impl Route {
-    /// From one part and to it.
-    pub fn of(part: Part) -> Self {
-        Route { read: vec![part.clone()], write: Some(part) }
+    /// From one part, and to it if it takes anything.
+    pub fn alone(part: Part) -> Self {
+        let write = match &part {
+            Part::Source(source) => !source.address.is_read_only(),
+            Part::Store(_) => true,
+        };
+        Route { read: vec![part.clone()], write: write.then_some(part) }
     }
 
     pub(super) fn reads(&self, name: &str) -> bool {
@@ -132,6 +142,21 @@ impl Route {
 }
 
 impl Plan {
+    /// A store whose three services have the same route.
+    pub fn new(name: String, route: Route, cache: Option<Arc<CachePlan>>) -> Self {
+        let [blobs, directories, path_infos] = [route.clone(), route.clone(), route];
+        Plan {
+            name,
+            blobs,
+            directories,
+            path_infos,
+            cache,
+            sign_keys: Vec::new(),
+            whole_len_max: WHOLE_LEN_MAX_DEFAULT,
+            absent_ttl: ABSENT_TTL_DEFAULT,
+        }
+    }
+
     /// The route of one service.
     pub fn route(&self, kind: Kind) -> &Route {
         match kind {
@@ -156,6 +181,12 @@ impl Plan {
     /// path infos, and its archives go into the other two services.
     pub(super) fn is_whole(&self, source: &SourcePlan) -> bool {
         Kind::ALL.iter().all(|kind| self.route(*kind).reads(&source.name))
+    }
+
+    /// Whether it cannot be opened without a cache: archives come whole, and have to be taken apart somewhere.
+    pub fn needs_cache(&self) -> bool {
+        let mut sources = self.path_infos.read.iter().filter_map(Part::source);
+        sources.any(|source| matches!(source.address, Address::Nix(_)) && self.is_whole(source))
     }
 
     /// Finds what cannot work, before anything is opened.

@@ -43,36 +43,37 @@ pub fn open(addresses: &Addresses) -> Result<Stores, Error> {
 impl Addresses {
     /// What they are short for.
     pub fn plan(&self) -> Result<Plan, Error> {
-        let store = self.store.as_deref().unwrap_or("local:");
-        let mut sources: Vec<Arc<SourcePlan>> = Vec::new();
-        let mut route = |own: &Option<String>| -> Result<Route, Error> {
-            let text = own.as_deref().unwrap_or(store);
-            let address: Address = text.parse()?;
-            let known = sources.iter().find(|source| source.address == address).cloned();
-            let source = known.unwrap_or_else(|| {
-                let verify = (self.verify == Verify::Strict).then_some(Verify::Strict);
-                let name = format!("{address} ({})", sources.len());
-                let source = Arc::new(SourcePlan { name, address, verify });
-                sources.push(source.clone());
-                source
-            });
-            let part = Part::Source(source.clone());
-            let write = (!source.address.is_read_only()).then(|| part.clone());
-            Ok(Route { read: vec![part], write })
-        };
-        Ok(Plan {
-            name: "the store".to_owned(),
-            blobs: route(&self.blobs)?,
-            directories: route(&self.directories)?,
-            path_infos: route(&self.path_infos)?,
-            cache: self
-                .cache_dir
-                .clone()
-                .map(|dir| Arc::new(CachePlan { dir, size_max: self.cache_size_max })),
-            sign_keys: Vec::new(),
-            whole_len_max: self.whole_len_max,
-            absent_ttl: self.absent_ttl,
-        })
+        let mut sources = Sources { known: Vec::new(), is_strict: self.verify == Verify::Strict };
+        let store = sources.source(self.store.as_deref().unwrap_or("local:"))?;
+        let cache = |dir| Arc::new(CachePlan { dir, size_max: self.cache_size_max });
+        let cache = self.cache_dir.clone().map(cache);
+        let mut plan = Plan::new("the store".to_owned(), Route::alone(store), cache);
+        plan.whole_len_max = self.whole_len_max;
+        plan.absent_ttl = self.absent_ttl;
+        self.replace_in(&mut plan, &mut sources)?;
+        Ok(plan)
+    }
+
+    /// The store of a plan, in which the services are elsewhere that have addresses of their own.
+    pub fn plan_on(&self, base: &Plan) -> Result<Plan, Error> {
+        let mut sources = Sources { known: Vec::new(), is_strict: self.verify == Verify::Strict };
+        let mut plan = base.clone();
+        self.replace_in(&mut plan, &mut sources)?;
+        Ok(plan)
+    }
+
+    fn replace_in(&self, plan: &mut Plan, sources: &mut Sources) -> Result<(), Error> {
+        let own = [
+            (&self.blobs, &mut plan.blobs),
+            (&self.directories, &mut plan.directories),
+            (&self.path_infos, &mut plan.path_infos),
+        ];
+        for (address, route) in own {
+            if let Some(address) = address {
+                *route = Route::alone(sources.source(address)?);
+            }
+        }
+        Ok(())
     }
 
     /// What they say of all stores.
@@ -82,5 +83,25 @@ impl Addresses {
             token_file: self.token_file.clone(),
             offline: self.offline,
         }
+    }
+}
+
+/// The sources that addresses stand for: the same address is the same source.
+struct Sources {
+    known: Vec<Arc<SourcePlan>>,
+    is_strict: bool,
+}
+
+impl Sources {
+    fn source(&mut self, text: &str) -> Result<Part, Error> {
+        let address: Address = text.parse()?;
+        if let Some(known) = self.known.iter().find(|source| source.address == address) {
+            return Ok(Part::Source(known.clone()));
+        }
+        let verify = self.is_strict.then_some(Verify::Strict);
+        let name = format!("address {}", self.known.len() + 1);
+        let source = Arc::new(SourcePlan { name, address, verify });
+        self.known.push(source.clone());
+        Ok(Part::Source(source))
     }
 }

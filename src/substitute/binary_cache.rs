@@ -6,7 +6,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     cache_info::{CACHE_INFO_LEN_MAX, CACHE_INFO_NAME, CacheInfo},
-    client::{Client, Credentials, CredentialsError, Download},
+    client::{ATTEMPTS_DEFAULT, Client, Credentials, CredentialsError, Download, Limits},
     fault::CacheFault,
 };
 use crate::{
@@ -34,6 +34,8 @@ pub struct CacheOptions {
     pub netrc_file: Option<PathBuf>,
     /// A file with a token for it.
     pub token_file: Option<PathBuf>,
+    /// How often a question is asked at most. `None` for the default.
+    pub attempts: Option<u32>,
 }
 
 /// Why a cache cannot be used at all.
@@ -93,7 +95,12 @@ impl BinaryCache {
         let (netrc, token) = (options.netrc_file.as_deref(), options.token_file.as_deref());
         let credentials = Credentials::read(netrc, token, &origin)?;
         let endpoint: Arc<str> = format!("nix+{}", options.url).into();
-        let client = Client::new(endpoint, &options.url, credentials, deadline, offline)?;
+        let limits = Limits {
+            deadline,
+            attempts_max: options.attempts.unwrap_or(ATTEMPTS_DEFAULT),
+            offline,
+        };
+        let client = Client::new(endpoint, &options.url, credentials, limits)?;
         Ok(BinaryCache { client, origin, options, info: OnceCell::new() })
     }
 
@@ -109,6 +116,11 @@ impl BinaryCache {
 
     pub(super) fn wrong(&self, fault: impl Into<CacheFault>) -> Error {
         Error::corrupt(self.endpoint(), fault.into())
+    }
+
+    /// Asks whether it is there. Returns in which order it wants to be asked among others.
+    pub async fn reach(&self) -> Result<u32> {
+        self.info().await.map(|info| info.priority)
     }
 
     /// What it says of itself. Asked for once; what goes wrong is not remembered.

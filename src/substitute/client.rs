@@ -36,8 +36,8 @@ use crate::service::{
     pause::random_part,
 };
 
-/// How often a question is asked at most.
-const ATTEMPTS_MAX: u32 = 4;
+/// How often a question is asked at most, unless the address says otherwise.
+pub(super) const ATTEMPTS_DEFAULT: u32 = 4;
 /// The longest pause after the first attempt; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How many redirects are followed.
@@ -61,9 +61,19 @@ pub(super) struct Client {
     /// Without a slash at the end.
     base: String,
     credentials: Credentials,
-    deadline: Duration,
-    offline: bool,
+    limits: Limits,
     circuit: Circuit,
+}
+
+/// How far asking goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// How long an answer may take.
+    pub(super) deadline: Duration,
+    /// How often a question is asked at most.
+    pub(super) attempts_max: u32,
+    /// Whether nobody may be asked.
+    pub(super) offline: bool,
 }
 
 /// Where that which is wanted of a file begins, and of which one: it may be replaced meanwhile.
@@ -78,23 +88,22 @@ impl Client {
         endpoint: Arc<str>,
         base: &str,
         credentials: Credentials,
-        deadline: Duration,
-        offline: bool,
+        limits: Limits,
     ) -> Result<Arc<Self>> {
         static PROVIDER: Once = Once::new();
         // Somebody may have chosen one before; then it is that one.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         let http = reqwest::Client::builder()
             .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT_MAX.min(deadline))
+            .connect_timeout(CONNECT_TIMEOUT_MAX.min(limits.deadline))
             .pool_idle_timeout(IDLE_MAX)
             .tcp_nodelay(true)
             .user_agent(USER_AGENT)
             .build()
             .map_err(|error| Error::unavailable(&endpoint, error))?;
         let base = base.trim_end_matches('/').to_owned();
-        let circuit = Circuit::new(endpoint.clone(), deadline);
-        Ok(Arc::new(Client { http, endpoint, base, credentials, deadline, offline, circuit }))
+        let circuit = Circuit::new(endpoint.clone(), limits.deadline);
+        Ok(Arc::new(Client { http, endpoint, base, credentials, limits, circuit }))
     }
 
     pub(super) fn endpoint(&self) -> &Arc<str> {
@@ -127,10 +136,10 @@ impl Client {
     where
         F: Future<Output = Result<Option<T>, Failure>>,
     {
-        if self.offline {
+        if self.limits.offline {
             return Err(Error::Offline { endpoint: self.endpoint.clone(), what: what.into() });
         }
-        let deadline = Instant::now() + self.deadline;
+        let deadline = Instant::now() + self.limits.deadline;
         let mut pause = PAUSE;
         for attempt in 1.. {
             self.circuit.enter()?;
@@ -161,7 +170,7 @@ impl Client {
                 }
             };
             let next = Instant::now() + random_part(pause);
-            if attempt == ATTEMPTS_MAX || next >= deadline {
+            if attempt >= self.limits.attempts_max || next >= deadline {
                 tracing::warn!(%error, what, "a binary cache does not answer");
                 return Err(error);
             }
@@ -182,7 +191,7 @@ impl Client {
         F: Future<Output = Result<Option<T>, Failure>>,
     {
         let first = pin!(question());
-        let half = deadline - self.deadline / 2;
+        let half = deadline - self.limits.deadline / 2;
         if Instant::now() >= half {
             return first.await;
         }
@@ -310,7 +319,7 @@ async fn try_until_it_answers(client: Weak<Client>) {
         let Some(client) = client.upgrade() else { return };
         let url = format!("{}/{CACHE_INFO_NAME}", client.base);
         let question = client.send(&url, &Beginning { at: 0, etag: None });
-        let answer = timeout_at(Instant::now() + client.deadline, question).await;
+        let answer = timeout_at(Instant::now() + client.limits.deadline, question).await;
         match answer {
             Ok(Err(Failure::Unreachable(_))) | Err(_) => {}
             Ok(Ok(_) | Err(Failure::Passing(_) | Failure::Final(_))) => {

@@ -20,6 +20,7 @@ use futures::StreamExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
+    codec::CompressionEncoding,
     service::Routes,
     transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
@@ -49,6 +50,9 @@ use dialect::{DialectLayer, SERVICES};
 const CONNECTION_STREAMS_MAX: u32 = 256;
 /// The longest piece of a blob that is taken in one message, in bytes.
 const BLOB_MESSAGE_LEN_MAX: usize = 16 << 20;
+/// How messages are compressed for clients that ask for it. The bounds above are those of a message as it is read: one
+/// that would become longer is given up at that length.
+const ZSTD: CompressionEncoding = CompressionEncoding::Zstd;
 /// How much a client may send on one stream before it is taken, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// How much a client may send on all streams of a connection before it is taken, in bytes.
@@ -195,12 +199,19 @@ async fn routes(stores: Stores) -> io::Result<Routes> {
         .build_v1()
         .map_err(io::Error::other)?;
     let blobs = BlobServiceServer::new(blobs::Blobs { blobs: stores.blobs.clone() })
-        .max_decoding_message_size(BLOB_MESSAGE_LEN_MAX);
-    let ranges = BlobRangeServiceServer::new(ranges::Ranges { blobs: stores.blobs.clone() });
+        .max_decoding_message_size(BLOB_MESSAGE_LEN_MAX)
+        .accept_compressed(ZSTD)
+        .send_compressed(ZSTD);
+    let ranges = BlobRangeServiceServer::new(ranges::Ranges { blobs: stores.blobs.clone() })
+        .accept_compressed(ZSTD)
+        .send_compressed(ZSTD);
     let directories = directories::Directories { directories: stores.directories.clone() };
     let directories =
         DirectoryServiceServer::new(directories).max_decoding_message_size(MESSAGE_LEN_MAX);
-    let path_infos = PathInfoServiceServer::new(path_infos::PathInfos { stores });
+    let directories = directories.accept_compressed(ZSTD).send_compressed(ZSTD);
+    let path_infos = PathInfoServiceServer::new(path_infos::PathInfos { stores })
+        .accept_compressed(ZSTD)
+        .send_compressed(ZSTD);
     Ok(Routes::new(health_service)
         .add_service(reflection)
         .add_service(blobs)

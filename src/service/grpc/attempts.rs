@@ -14,8 +14,6 @@ use super::{
 };
 use crate::service::{Error, Result, pause::random_part};
 
-/// How often a call is tried at most.
-const ATTEMPTS_MAX: u32 = 4;
 /// The longest pause after the first attempt; it doubles with each. A pause is a random part of it, so that those who
 /// failed together do not come again together.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -57,7 +55,8 @@ impl GrpcChannel {
                 Attempt::Failed { error, is_news } => (error, is_news),
             };
             let next = Instant::now() + random_part(pause);
-            if attempt >= ATTEMPTS_MAX.max(self.0.peers.len() as u32) || next >= deadline {
+            let attempts_max = self.0.options.attempts_max.max(self.0.peers.len() as u32);
+            if attempt >= attempts_max || next >= deadline {
                 if is_news {
                     tracing::warn!(%error, method = method.name, "a call failed");
                 }

@@ -11,7 +11,9 @@ use futures::{
 use prost::Message;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{CancellationHandle, Code, Request, Status, Streaming, client::Grpc};
+use tonic::{
+    CancellationHandle, Code, Request, Status, Streaming, client::Grpc, codec::CompressionEncoding,
+};
 
 use super::{
     ANSWER_DIGEST_HEADER, FOUND_HEADER, GrpcChannel, MESSAGE_LEN_MAX,
@@ -229,7 +231,12 @@ impl GrpcChannel {
     async fn ready(&self, peer: PeerId, lane: Lane) -> Answer<Grpc<Guarded>> {
         let token = self.0.options.token.clone();
         let grpc = Grpc::new(Guarded { channel: self.0.peers.lane(peer, lane), token });
+        // The bound is that of a message as it is read, whatever its length was on the line.
         let mut grpc = grpc.max_decoding_message_size(MESSAGE_LEN_MAX);
+        if self.0.options.compress {
+            let zstd = CompressionEncoding::Zstd;
+            grpc = grpc.send_compressed(zstd).accept_compressed(zstd);
+        }
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc)
     }

@@ -1,6 +1,6 @@
 //! The methods of the protocol under both package names.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use tonic::codegen::http::uri::PathAndQuery;
 
@@ -27,6 +27,15 @@ impl Dialect {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no dialect: expected tvix or snix")]
 pub struct DialectError(String);
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dialect::Tvix => "tvix",
+            Dialect::Snix => "snix",
+        })
+    }
+}
 
 impl FromStr for Dialect {
     type Err = DialectError;

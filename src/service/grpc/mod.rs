@@ -56,6 +56,8 @@ const KEEPALIVE_MAX: Duration = Duration::from_secs(10);
 const KEEPALIVE_MIN: Duration = Duration::from_millis(500);
 /// The longest answer is waited for this long, unless the address says otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+/// How often a call is tried at most, unless the address says otherwise.
+pub const ATTEMPTS_DEFAULT: u32 = 4;
 
 /// In this header our server sends the digest of the one message of an answer that no digest of contents covers. It
 /// guards against a bad line, not against a bad server.
@@ -101,6 +103,10 @@ pub struct GrpcOptions {
     /// How long a call may take, however often it is tried: to its answer, or to the first message of a stream. A
     /// stream that stands still for as long, in either direction, ends.
     pub deadline: Duration,
+    /// How often a call is tried at most; each of several peers is asked once at least.
+    pub attempts_max: u32,
+    /// Whether messages are compressed by zstd, in both directions. The peer has to know that.
+    pub compress: bool,
     /// Whether nobody may be asked: every call is [`Error::Offline`] at once.
     pub offline: bool,
     /// How a peer at `https` is known, and what it is shown.
@@ -115,6 +121,8 @@ impl Default for GrpcOptions {
             dialect: None,
             size_rule: None,
             deadline: DEADLINE_DEFAULT,
+            attempts_max: ATTEMPTS_DEFAULT,
+            compress: false,
             offline: false,
             tls: ClientTls::default(),
             token: None,

@@ -12,7 +12,7 @@ use reqwest::{
 };
 use tokio::time::Instant;
 
-use super::{ATTEMPTS_MAX, Beginning, Client};
+use super::{Beginning, Client};
 use crate::service::{Error, Result, patience::Patience};
 
 /// A file that is arriving. Where it breaks off it is asked for again, from there on, unless it breaks off several times
@@ -36,7 +36,8 @@ pub(crate) struct Download {
 impl Download {
     pub(super) fn new(client: Arc<Client>, url: &str, response: Response) -> Self {
         let arrived = Arc::new(AtomicU64::new(0));
-        let patience = Patience::new(client.deadline, std::time::Duration::ZERO, arrived.clone());
+        let patience =
+            Patience::new(client.limits.deadline, std::time::Duration::ZERO, arrived.clone());
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
         // A weak one says nothing about bytes.
         let etag = etag.filter(|etag| etag.starts_with('"')).map(str::to_owned);
@@ -90,7 +91,7 @@ impl Download {
     /// Asks again for what has not come, after `error`.
     async fn resume(&mut self, error: Error) -> Result<()> {
         self.broken += 1;
-        if self.broken >= ATTEMPTS_MAX {
+        if self.broken >= self.client.limits.attempts_max {
             return Err(error);
         }
         tracing::debug!(%error, url = self.url, at = self.at, "a file is asked for again");

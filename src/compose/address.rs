@@ -3,13 +3,17 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
+    bigtable::parse_bigtable,
     bucket::{BucketAddress, parse_bucket},
     nix_address::{CacheAddress, parse_caches, percent_decoded},
     secrets::SecretFiles,
 };
 use crate::{
     castore::SizeRule,
-    service::grpc::{Dialect, DialectError, GrpcAddress},
+    service::{
+        bigtable::BigtableOptions,
+        grpc::{Dialect, DialectError, GrpcAddress},
+    },
 };
 
 /// Where a service is.
@@ -38,6 +42,8 @@ pub enum Address {
     },
     /// In a bucket.
     Bucket(BucketAddress),
+    /// In a table of Bigtable: directories and path infos.
+    Bigtable(BigtableOptions),
     /// In one or several binary caches.
     Nix(Vec<CacheAddress>),
 }
@@ -54,7 +60,8 @@ pub struct AddressError {
 
 const FORMS: &str = "expected memory:, local:, local:///abs/dir, grpc+http://host:port, \
                      grpc+https://host:port, grpc+unix:///abs/socket, objectstore+s3://bucket/prefix (or \
-                     gs, az, file, http, https), or nix+http(s)://host[:port][/prefix], \
+                     gs, az, file, http, https), \
+                     bigtable://instance?project_id=…&table_name=…&family_name=…, or nix+http(s)://host[:port][/prefix], \
                      several of these with spaces between";
 
 impl FromStr for Address {
@@ -83,6 +90,9 @@ fn parse(address: &str) -> Result<Address, String> {
         return parse_bucket(bucket).map(Address::Bucket);
     }
     let (scheme, rest) = address.split_once(':').ok_or(FORMS)?;
+    if scheme == "bigtable" {
+        return parse_bigtable(rest).map(Address::Bigtable);
+    }
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     if let Some(kind) = scheme.strip_prefix("grpc+") {
         return grpc(server(kind, rest)?, query);
@@ -180,6 +190,10 @@ impl fmt::Display for Address {
             Address::Local(Some(path)) => write!(f, "local://{}", path.display()),
             Address::Grpc { server, .. } => server.fmt(f),
             Address::Bucket(bucket) => write!(f, "objectstore+{}", bucket.url),
+            Address::Bigtable(options) => {
+                let BigtableOptions { project, instance, table, .. } = options;
+                write!(f, "bigtable://{instance}?project_id={project}&table_name={table}")
+            }
             Address::Nix(caches) => {
                 let names: Vec<_> =
                     caches.iter().map(|cache| format!("nix+{}", cache.options.url)).collect();

@@ -9,12 +9,14 @@
 //! | `local:` | for directories a bounded memory in front; then the store directory |
 //! | far: `grpc+…:` | a memory of directories, path infos, and for a while of what is absent; a store directory as cache, in which blobs may be in part; verification; the remote. Several that follow each other have one such front |
 //! | `objectstore+…:` | as a server, and the bucket |
+//! | `bigtable:` for directories and path infos | as a server, and the table |
 //! | `nix+…:` as a whole store | the same memory; a store directory as cache, into which archives are taken apart; the binary caches, which are asked again for what was evicted |
 //! | `nix+…:` for path infos | the same memory; the binary caches, whose archives go where blobs and directories are written |
 //!
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
 mod address;
+mod bigtable;
 mod bucket;
 mod cache;
 pub mod config;

@@ -47,8 +47,9 @@ pub(super) enum Place {
 
 impl Address {
     /// Whether such things can be there at all.
-    pub(super) fn holds(&self, _kind: Kind) -> bool {
+    pub(super) fn holds(&self, kind: Kind) -> bool {
         match self {
+            Address::Bigtable(_) => kind != Kind::Blobs,
             Address::Memory
             | Address::Local(_)
             | Address::Grpc { .. }
@@ -63,6 +64,7 @@ impl Address {
             Address::Memory | Address::Local(_) | Address::Grpc { .. } | Address::Bucket(_) => {
                 false
             }
+            Address::Bigtable(options) => options.is_read_only,
             Address::Nix(_) => true,
         }
     }
@@ -80,6 +82,7 @@ impl Opener<'_> {
             Address::Local(dir) => local(self.store(dir.as_deref())?),
             Address::Grpc { .. } => grpc(self.channel(address)?),
             Address::Bucket(bucket) => self.bucket(bucket)?,
+            Address::Bigtable(options) => self.bigtable(options)?,
             Address::Nix(_) => unreachable!("binary caches do not get here"),
         };
         self.sources.insert(key, source.clone());

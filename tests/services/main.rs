@@ -1,7 +1,12 @@
 //! One suite of behaviours for every backend, every layer, and typical stacks.
 
+#[path = "../support/bigtable.rs"]
+mod bigtable_emulator;
 #[path = "../support/faults.rs"]
 mod faults;
+#[allow(dead_code)] // The proxy can do more than is needed here.
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/s3.rs"]
 mod s3;
 #[path = "../support/mod.rs"]
@@ -10,6 +15,7 @@ mod support;
 mod toll;
 
 mod audit;
+mod bigtable;
 mod blobs;
 mod buckets;
 mod cache;
@@ -19,7 +25,7 @@ mod path_infos;
 mod stacks;
 mod transfer;
 
-use stacks::{ALL, Built, Stack};
+use stacks::{ALL, Built};
 
 /// Runs a behaviour on every stack, each in a runtime of its own.
 fn on_every_stack<F: Future<Output = ()>>(behaviour: impl Fn(Built) -> F) {
@@ -29,7 +35,8 @@ fn on_every_stack<F: Future<Output = ()>>(behaviour: impl Fn(Built) -> F) {
         }
         eprintln!("on {stack:?}");
         let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let mut emulator = None;
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async { behaviour(Stack::build(stack, &folders)).await });
+        runtime.block_on(async { behaviour(stack.build(&folders, &mut emulator)).await });
     }
 }

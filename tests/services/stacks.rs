@@ -8,6 +8,7 @@ use lazystore::{
     serve::grpc::{Listener, serve},
     service::{
         Stores,
+        bigtable::{BigtableOptions, BigtableTable},
         blob::{
             backend::{BucketBlobs, GrpcBlobs, LocalBlobs, MemoryBlobs},
             layer::{
@@ -16,7 +17,10 @@ use lazystore::{
         },
         bucket::{BucketOptions, BucketUrl},
         directory::{
-            backend::{BucketDirectories, GrpcDirectories, LocalDirectories, MemoryDirectories},
+            backend::{
+                BigtableDirectories, BucketDirectories, GrpcDirectories, LocalDirectories,
+                MemoryDirectories,
+            },
             layer::{
                 CachedDirectories, DirectoryCounters, LruDirectories, MeasuredDirectories,
                 RoutedDirectories, VerifiedDirectories,
@@ -25,7 +29,9 @@ use lazystore::{
         grpc::{Dialect, GrpcAddress, GrpcChannel, GrpcOptions},
         local::LocalStore,
         pathinfo::{
-            backend::{BucketPathInfos, GrpcPathInfos, LocalPathInfos, MemoryPathInfos},
+            backend::{
+                BigtablePathInfos, BucketPathInfos, GrpcPathInfos, LocalPathInfos, MemoryPathInfos,
+            },
             layer::{
                 CachedPathInfos, LruPathInfos, MeasuredPathInfos, PathInfoCounters,
                 RoutedPathInfos, VerifiedPathInfos,
@@ -35,7 +41,10 @@ use lazystore::{
 };
 use tempfile::TempDir;
 
-use crate::s3::s3;
+use crate::{
+    bigtable_emulator::{Emulator, have_emulator},
+    s3::s3,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stack {
@@ -55,9 +64,11 @@ pub enum Stack {
     Routed,
     RoutedBehindCache,
     ReadElsewhere,
+    Bigtable,
+    CachedBigtable,
 }
 
-pub const ALL: [Stack; 16] = [
+pub const ALL: [Stack; 18] = [
     Stack::Memory,
     Stack::Local,
     Stack::Verified,
@@ -74,6 +85,8 @@ pub const ALL: [Stack; 16] = [
     Stack::Routed,
     Stack::RoutedBehindCache,
     Stack::ReadElsewhere,
+    Stack::Bigtable,
+    Stack::CachedBigtable,
 ];
 
 /// A stack that is ready to be used.
@@ -186,6 +199,15 @@ fn grpc(below: Stores, folder: &TempDir, dialect: Option<Dialect>) -> Stores {
     }
 }
 
+/// Directories and path infos in the table of an emulator, blobs in memory.
+pub fn bigtable(options: BigtableOptions) -> Stores {
+    let table = BigtableTable::open(options).expect("an address");
+    let directories = Arc::new(BigtableDirectories::new(table.clone()));
+    let blobs = Arc::new(MemoryBlobs::new());
+    let nars = Arc::new(RenderNar { blobs: blobs.clone(), directories: directories.clone() });
+    Stores { blobs, directories, path_infos: Arc::new(BigtablePathInfos::new(table)), nars }
+}
+
 pub fn open(folder: &TempDir) -> Arc<LocalStore> {
     LocalStore::open(&folder.path().join("store")).expect("it opens")
 }
@@ -197,7 +219,11 @@ pub fn open_cache(folder: &TempDir, size_max: u64) -> Arc<LocalStore> {
 impl Stack {
     /// Whether what it needs is here. What is missing is said, and may be an error.
     pub fn is_possible(self) -> bool {
-        self != Stack::S3Bucket || s3().is_some()
+        match self {
+            Stack::S3Bucket => s3().is_some(),
+            Stack::Bigtable | Stack::CachedBigtable => have_emulator(),
+            _ => true,
+        }
     }
 
     /// Whether ranges of long blobs come without a proof.
@@ -205,8 +231,12 @@ impl Stack {
         matches!(self, Stack::Bucket | Stack::CachedBucket | Stack::S3Bucket)
     }
 
-    /// Builds it in two folders.
-    pub fn build(self, [one, two]: &[TempDir; 2]) -> Built {
+    /// Builds it in two folders, and in `emulator` if it needs one, which is started.
+    pub fn build(self, [one, two]: &[TempDir; 2], emulator: &mut Option<Emulator>) -> Built {
+        let mut in_emulator = || {
+            let started = emulator.insert(Emulator::start().expect("it is here"));
+            bigtable(started.options())
+        };
         let stores = match self {
             Stack::Memory => memory(),
             Stack::Local => local(open(one)),
@@ -252,6 +282,11 @@ impl Stack {
                 let below = local(open(two));
                 let reader = grpc(below.clone(), one, Some(Dialect::Tvix));
                 routed(&[memory(), reader], grpc(below, two, Some(Dialect::Tvix)))
+            }
+            Stack::Bigtable => in_emulator(),
+            Stack::CachedBigtable => {
+                let near = open_cache(one, 1 << 30);
+                cached(local(near.clone()), Some(near), in_emulator())
             }
         };
         Built { stack: self, stores }

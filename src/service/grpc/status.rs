@@ -29,7 +29,7 @@ impl StdError for Refusal {
 
 /// Whether something is the matter with a peer, by what it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// That is its answer.
     None,
     /// It works, but not for this call, or not now.
@@ -39,7 +39,7 @@ pub(super) enum Failure {
 }
 
 /// What `status` says about the peer.
-pub(super) fn failure(status: &Status) -> Failure {
+pub(crate) fn failure(status: &Status) -> Failure {
     // What comes from the connection has its error below; what comes from the peer has nothing.
     if status.source().is_some() {
         return Failure::Unreachable;

@@ -70,7 +70,7 @@ impl Copy {
                     return Err(Usage("--from needs store paths").into());
                 }
                 let paths = closure::parse(&self.sources)?;
-                let (source, target) = (options.open_other(from)?, options.open()?);
+                let (source, target) = (options.open_other(from)?, options.open_target()?);
                 let shown = show();
                 let copied =
                     transfer::from_store(&source, &paths, &target, when_there, &progress).await;
@@ -78,7 +78,7 @@ impl Copy {
             }
             None => {
                 let listed = self.list()?;
-                let target = options.open()?;
+                let target = options.open_target()?;
                 let root = self.root.as_deref().unwrap_or(Path::new("/"));
                 let dir = root.join(STORE_DIR.trim_start_matches('/'));
                 let shown = show();

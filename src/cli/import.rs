@@ -46,7 +46,7 @@ impl Import {
         );
         let stores = {
             let _context = runtime.enter();
-            options.open()?
+            options.open_target()?
         };
         import_all(&self.paths, self.name.as_deref(), &stores, options, runtime, |imported| {
             let mut out = io::stdout().lock();

@@ -132,6 +132,13 @@ impl GlobalOptions {
         Ok(compose::open_plan(&self.plan()?, &self.common()?)?)
     }
 
+    /// As [`GlobalOptions::open`], for whoever adds to the store: only the sources that are written are asked.
+    pub(super) fn open_target(&self) -> anyhow::Result<Stores> {
+        let plan = self.plan()?;
+        plan.check().map_err(|misfit| misfit.error)?;
+        Ok(compose::open_plan(&plan.target()?, &self.common()?)?)
+    }
+
     /// Opens the store for a daemon, whose tokens are those of its clients.
     pub(super) fn open_without_token(&self) -> anyhow::Result<Stores> {
         let common = Common { token_file: None, ..self.common()? };

@@ -42,7 +42,7 @@ pub(super) struct Sign {
 impl Sign {
     pub(super) async fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
         let key = read_key(&self.key)?;
-        let stores = options.open()?;
+        let stores = options.open_target()?;
         let path_infos = match self.all {
             true => stores.path_infos.list(),
             false => {

@@ -133,6 +133,16 @@ pub enum Error {
         /// Which source.
         address: String,
     },
+    /// Nothing may be written.
+    #[error(
+        "{store} takes no {what}: none of its sources is the one to write to, or it can only be read"
+    )]
+    NoTarget {
+        /// Which store.
+        store: String,
+        /// What has nowhere to go.
+        what: &'static str,
+    },
     /// The key by which is signed cannot be read.
     #[error("cannot sign: {source}")]
     SignKeyFile {

@@ -183,6 +183,21 @@ impl Plan {
         Kind::ALL.iter().all(|kind| self.route(*kind).reads(&source.name))
     }
 
+    /// The store for whoever only adds to it: what is read is what is written, so that nothing is left out because it lies
+    /// in another source, and no other source has to answer.
+    pub fn target(&self) -> Result<Plan, Error> {
+        let route = |kind| match &self.route(kind).write {
+            Some(part) => Ok(Route { read: vec![part.clone()], write: Some(part.clone()) }),
+            None => Err(Error::NoTarget { store: self.name.clone(), what: kind.plural() }),
+        };
+        Ok(Plan {
+            blobs: route(Kind::Blobs)?,
+            directories: route(Kind::Directories)?,
+            path_infos: route(Kind::PathInfos)?,
+            ..self.clone()
+        })
+    }
+
     /// Whether it cannot be opened without a cache: archives come whole, and have to be taken apart somewhere.
     pub fn needs_cache(&self) -> bool {
         let mut sources = self.path_infos.read.iter().filter_map(Part::source);

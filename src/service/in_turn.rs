@@ -18,7 +18,7 @@ where
         match ask(one.clone()).await {
             Ok(Some(found)) => return Ok(Some((at, found))),
             Ok(None) => {}
-            Err(error) => pass_over(error, &mut failed)?,
+            Err(error) => pass_over(error, &mut failed),
         }
     }
     failed.map_or(Ok(None), Err)
@@ -34,24 +34,24 @@ pub(crate) fn first_at_hand<S: ?Sized, T>(
         match ask(one) {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
-            Err(error) => pass_over(error, &mut failed)?,
+            Err(error) => pass_over(error, &mut failed),
         }
     }
     failed.map_or(Ok(None), Err)
 }
 
-/// Whether another may do better. The first error is kept in `failed`; one that all would give ends it.
-pub(crate) fn pass_over(error: Error, failed: &mut Option<Error>) -> Result<()> {
+/// Another may do better: one that refuses to answer us is no more than one that is down. The first error is kept in
+/// `failed`.
+pub(crate) fn pass_over(error: Error, failed: &mut Option<Error>) {
     match &error {
-        Error::Invalid(_) => return Err(error),
         Error::Corrupt { .. } => tracing::error!(%error, "the next source is asked"),
+        Error::Invalid(_) => tracing::warn!(%error, "the next source is asked"),
         Error::Unavailable { .. }
         | Error::Offline { .. }
         | Error::TimedOut { .. }
         | Error::Unsupported { .. } => tracing::debug!(%error, "the next source is asked"),
     }
     failed.get_or_insert(error);
-    Ok(())
 }
 
 /// Where what is written goes, if it goes anywhere.

@@ -49,3 +49,5 @@ pub struct Stores {
 
 #[cfg(test)]
 mod layer_tests;
+#[cfg(test)]
+mod routed_tests;

@@ -227,6 +227,9 @@ impl PathInfoService for Shelf {
     }
 
     fn list(&self) -> PathInfoStream {
+        if let Err(error) = self.works() {
+            return Box::pin(stream::iter([Err(error)]));
+        }
         let all: Vec<_> = self.path_infos.lock().values().cloned().map(Ok).collect();
         Box::pin(stream::iter(all))
     }

@@ -7,5 +7,6 @@ mod support;
 
 mod cache;
 mod commands;
+mod config;
 mod crashes;
 mod nix;

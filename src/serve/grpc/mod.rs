@@ -223,6 +223,8 @@ async fn routes(stores: Stores) -> io::Result<Routes> {
 #[cfg(test)]
 mod attempt_tests;
 #[cfg(test)]
+mod compressed_tests;
+#[cfg(test)]
 mod liar_tests;
 #[cfg(test)]
 mod range_tests;

@@ -101,7 +101,7 @@ impl Passing {
     /// Turns to a source after this one. If none has the blob, the error is that of the stream.
     async fn go_on_elsewhere(&mut self, error: Error) -> Result<()> {
         let mut failed = None;
-        pass_over(error, &mut failed)?;
+        pass_over(error, &mut failed);
         let after = self.at + 1;
         let others = &self.read[after..];
         if let Ok(Some((step, pieces))) =
@@ -143,7 +143,7 @@ impl BlobService for RoutedBlobs {
                 Ok(Some(proven @ Proven::Range { .. })) => return Ok(Some(proven)),
                 Ok(Some(Proven::Lacking)) => is_there = true,
                 Ok(None) => {}
-                Err(error) => pass_over(error, &mut failed)?,
+                Err(error) => pass_over(error, &mut failed),
             }
         }
         match (is_there, failed) {

@@ -79,7 +79,7 @@ impl Passing {
     /// Turns to a source after this one. If none has the closure, the error is that of the stream.
     async fn go_on_elsewhere(&mut self, error: Error) -> Result<()> {
         let mut failed = None;
-        pass_over(error, &mut failed)?;
+        pass_over(error, &mut failed);
         let (after, root) = (self.at + 1, self.root);
         let ask = |one: Arc<dyn DirectoryService>| async move { one.get_closure(&root).await };
         if let Ok(Some((step, closure))) = first_that_has(&self.read[after..], ask).await {

@@ -70,9 +70,7 @@ impl Listing {
                     }
                 }
                 Some(Err(error)) => {
-                    if let Err(error) = pass_over(error, &mut listing.failed) {
-                        return Some((Err(error), None));
-                    }
+                    pass_over(error, &mut listing.failed);
                     (listing.at, listing.list) = (listing.at + 1, None);
                 }
                 None => (listing.at, listing.list) = (listing.at + 1, None),

@@ -26,14 +26,14 @@ use crate::{
     support::SOON,
 };
 
-fn directory(name: &str) -> Arc<Directory> {
+pub fn directory(name: &str) -> Arc<Directory> {
     let mut builder = Directory::builder();
     let node = Node::File { digest: Digest::of(name.as_bytes()), size: 1, executable: false };
     builder.add(Name::try_from(name).expect("legal"), node);
     Arc::new(builder.build().expect("legal"))
 }
 
-fn path_info(number: u32) -> PathInfo {
+pub fn path_info(number: u32) -> PathInfo {
     let mut digest = [0; 20];
     digest[..4].copy_from_slice(&number.to_be_bytes());
     let store_path = StorePath::new(StorePathDigest::from(digest), "name").expect("a legal name");
@@ -48,7 +48,7 @@ fn path_info(number: u32) -> PathInfo {
     PathInfo { store_path, node, details: Details::NarInfo(info) }
 }
 
-fn hex(info: &PathInfo) -> String {
+pub fn hex(info: &PathInfo) -> String {
     data_encoding::HEXLOWER.encode(info.store_path.digest().as_bytes())
 }
 
@@ -64,10 +64,10 @@ fn long(name: &str, len: usize) -> Arc<Directory> {
 }
 
 /// Writes cells as they should not be.
-struct Vandal(BigTable);
+pub struct Vandal(pub BigTable);
 
 impl Vandal {
-    fn new(emulator: &Emulator) -> Self {
+    pub fn new(emulator: &Emulator) -> Self {
         let BigtableOptions { project, instance, .. } = emulator.options();
         let host = emulator.address.to_string();
         let connection =

@@ -20,9 +20,13 @@ mod blobs;
 mod buckets;
 mod cache;
 mod directories;
+mod fleet;
+mod load;
 mod local;
 mod path_infos;
 mod stacks;
+mod table_costs;
+mod table_size;
 mod transfer;
 
 use stacks::{ALL, Built};

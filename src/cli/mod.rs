@@ -18,6 +18,7 @@ mod nar;
 mod options;
 mod path_info;
 mod progress;
+mod registration;
 mod serve;
 mod sign;
 mod signals;
@@ -64,6 +65,8 @@ enum Command {
     Cat(cat::Cat),
     Stat(stat::Stat),
     PathInfo(path_info::PathInfo),
+    Closure(registration::Closure),
+    Registration(registration::Registration),
     Nar(nar::Nar),
     Verify(verify::Verify),
     Sign(sign::Sign),
@@ -151,6 +154,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cache(command) => runtime.block_on(command.run(&options)),
         Command::Config(command) => runtime.block_on(command.run(&options)),
         Command::PathInfo(command) => runtime.block_on(command.run(&options)),
+        Command::Closure(command) => runtime.block_on(command.run(&options)),
+        Command::Registration(command) => runtime.block_on(command.run(&options)),
         Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -102,6 +102,17 @@ fn what_is_optional_may_be_null_or_absent() {
 }
 
 #[test]
+fn what_is_written_as_a_registration_is_read_again() {
+    let mut path = bar();
+    let text = to_registration(&path).repeat(2);
+    // What a registration does not hold.
+    path.info.signatures.clear();
+    path.info.ca = None;
+    path.info.references.sort_by_key(StorePath::absolute);
+    assert_eq!(read(text.as_bytes()).expect("a registration"), [path]);
+}
+
+#[test]
 fn a_registration_is_read_in_both_spellings_of_the_hash() {
     let hex = "15e3c560894cbb27085cf65b5a2ecb18488c999497f4531b6907a7581ce6d527";
     let NixHash::Sha256(sha256) = HASH.parse().expect("a hash") else { panic!("another hash") };

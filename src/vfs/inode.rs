@@ -21,6 +21,10 @@ impl Ino {
     /// The first number that is handed to anything but the root. What lies below is kept free.
     const FIRST: u64 = 16;
 
+    /// The highest bits are left to others: an overlay file system on top writes there which of its layers a number is
+    /// from (`xino=on`), and only then gives directories numbers that last.
+    const MAX: u64 = u64::MAX >> 4;
+
     /// The number as the kernel has it. Any value is possible there; the table knows which ones exist.
     pub fn from_raw(raw: u64) -> Self {
         Ino(raw)
@@ -58,6 +62,7 @@ impl Ino {
     }
 
     fn above_reserved(number: u64) -> Self {
+        let number = number & Ino::MAX;
         Ino(if number < Ino::FIRST { number + Ino::FIRST } else { number })
     }
 }
@@ -195,6 +200,7 @@ mod tests {
     fn the_reserved_numbers_are_never_handed_out() {
         for number in 0..Ino::FIRST {
             assert!(Ino::above_reserved(number).raw() >= Ino::FIRST);
+            assert!(Ino::above_reserved(u64::MAX - number).raw() <= Ino::MAX);
         }
         assert!(Ino::from_raw(u64::MAX).next().raw() >= Ino::FIRST);
     }

@@ -4,11 +4,13 @@
 mod support;
 
 mod attributes;
+mod building;
 mod cached;
 mod contents;
 mod io_modes;
 mod lifecycle;
 mod restricted;
 mod root;
+mod sandboxes;
 mod views;
 mod waiting;

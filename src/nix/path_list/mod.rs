@@ -6,7 +6,7 @@
 //! | JSON map by path | `nix path-info --json` since 2.19; [`to_json`] |
 //! | JSON object with `version` and `info` | `nix path-info --json --json-format 2` (and 3) |
 //! | structured attributes | a derivation with `exportReferencesGraph` and `__structuredAttrs`, as `.attrs.json` |
-//! | registration | `nix-store --dump-db`, `closureInfo` |
+//! | registration | `nix-store --dump-db`, `closureInfo`; [`to_registration`] |
 //!
 //! Which one it is, the text tells. Fields that are not known are read over. Of a key that a JSON object has twice, the
 //! last counts, as for Nix itself.
@@ -19,6 +19,7 @@ use std::collections::HashMap;
 
 pub use error::{EntryProblem, PathListError};
 pub use json::to_json;
+pub use registration::to_registration;
 
 use super::{
     hash::NixHash,

@@ -26,6 +26,23 @@ pub(super) fn read(text: &[u8]) -> Result<Vec<ListedPath>, PathListError> {
     Ok(listed)
 }
 
+/// Writes one store path, its references sorted, each once.
+pub fn to_registration(path: &ListedPath) -> String {
+    let info = &path.info;
+    let mut references: Vec<_> = info.references.iter().map(StorePath::absolute).collect();
+    references.sort_unstable();
+    references.dedup();
+    let hash: String = info.nar.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let deriver = info.deriver.as_ref().map(StorePath::absolute).unwrap_or_default();
+    let path = path.store_path.absolute();
+    let mut text = format!("{path}\n{hash}\n{}\n{deriver}\n{}\n", info.nar.size, references.len());
+    for reference in references {
+        text.push_str(&reference);
+        text.push('\n');
+    }
+    text
+}
+
 fn entry(path: &[u8], lines: &mut Lines<'_>) -> Problem<ListedPath> {
     let store_path = absolute("path", path)?;
     let sha256 = sha256(match lines.next("the hash")? {

@@ -13,12 +13,19 @@ use super::{
         layer::{RoutedBlobs, VerifiedBlobs},
         read_all,
     },
-    directory::{DirectoryService, layer::RoutedDirectories},
-    pathinfo::{PathInfoService, layer::RoutedPathInfos, layer::SignedPathInfos},
+    directory::{
+        DirectoryService,
+        backend::MemoryDirectories,
+        layer::{CachedDirectories, RoutedDirectories},
+    },
+    pathinfo::{
+        PathInfoService,
+        layer::{CachedPathInfos, RoutedPathInfos, SignedPathInfos},
+    },
     shelf::{Shelf, closure, path_info},
 };
 use crate::{
-    castore::{ChunkList, Digest, Node, SizeRule, SymlinkTarget},
+    castore::{ChunkList, Digest, Directory, Node, SizeRule, SymlinkTarget},
     nix::SecretKey,
 };
 
@@ -190,6 +197,37 @@ async fn closures_come_from_whoever_has_them() {
         let absent = routed.get_closure(&Digest::of(b"absent")).await;
         assert_eq!(absent.is_err(), broken);
     }
+}
+
+#[tokio::test]
+async fn a_cache_is_written_and_listed_through() {
+    let (near, far) = (Shelf::new(), Shelf::new());
+    let (near_stores, far_stores) = (near.stores(), far.stores());
+    let near_directories: Arc<dyn DirectoryService> = Arc::new(MemoryDirectories::new());
+    let directories = CachedDirectories::new(near_directories.clone(), far_stores.directories);
+    let is_near =
+        |one: &Arc<Directory>| near_directories.get_local(&one.digest()).expect("works").is_some();
+    let all = closure("x", SizeRule::Documented);
+    // One by one, leaves first: each is near once those are that it names.
+    for directory in &all {
+        directories.put(directory.clone()).await.expect("works");
+    }
+    assert!(all.iter().all(is_near) && far.directories.lock().len() == 3);
+    let [_, _, other] = closure("y", SizeRule::Documented);
+    directories.put(other.clone()).await.expect("works");
+    assert!(!is_near(&other), "its children are not near");
+
+    let infos = CachedPathInfos::new(near_stores.path_infos, far_stores.path_infos.clone());
+    infos.put(path_info(1, "x", link())).await.expect("works");
+    far_stores.path_infos.put(path_info(2, "x", link())).await.expect("works");
+    near.break_(true);
+    infos.put(path_info(3, "x", link())).await.expect("the near one does not matter");
+    let listed: Vec<_> = infos.list().try_collect().await.expect("works");
+    assert_eq!(listed.len(), 3, "all that are far, whatever is near");
+    far.break_(true);
+    let listed: Result<Vec<_>> = infos.list().try_collect().await;
+    assert!(matches!(listed, Err(Error::Unavailable { .. })), "no part is taken for all");
+    assert!(infos.put(path_info(4, "x", link())).await.is_err());
 }
 
 #[tokio::test]

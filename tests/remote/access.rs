@@ -209,6 +209,35 @@ fn both_sides_know_each_other_by_their_certificates() {
 }
 
 #[test]
+fn an_expired_certificate_is_refused_on_both_sides_and_a_client_says_so() {
+    let mut guarded = Guarded::new();
+    let folder = guarded.dir.path().to_owned();
+    let ours = Authority::new(&folder, "ours");
+    ours.issue(&folder, "server", false);
+    ours.issue(&folder, "client", false);
+    ours.issue(&folder, "expired", true);
+    let server = |guarded: &Guarded, name: &str| {
+        let (cert, key) = (format!("{name}.pem"), format!("{name}.key"));
+        [guarded.arg("tls-cert", &cert), guarded.arg("tls-key", &key)]
+    };
+    let args = [&server(&guarded, "server")[..], &[guarded.arg("tls-client-ca", "ours.pem")]];
+    guarded.serve("127.0.0.1:0", &args.concat());
+    let by = |guarded: &Guarded, name: &str| {
+        let address = format!("grpc+https://{}?timeout=2&ca=@ours.pem", guarded.address);
+        format!("{address}&cert=@{name}.pem&key=@{name}.key")
+    };
+    assert!(guarded.stat(&by(&guarded, "client")).status.success());
+    let said = refusal(&guarded.stat(&by(&guarded, "expired")));
+    assert!(said.contains("unavailable"), "{said}");
+    let args = server(&guarded, "expired");
+    guarded.serve("127.0.0.1:0", &args);
+    let said = refusal(&guarded.stat(&by(&guarded, "client")));
+    assert!(said.to_lowercase().contains("expired"), "{said}");
+    // Nothing of our files is told.
+    assert!(!said.contains("BEGIN") && !said.contains(&folder.display().to_string()), "{said}");
+}
+
+#[test]
 fn a_store_is_mounted_over_tls() {
     if !can_mount() {
         return;

@@ -23,8 +23,8 @@ pub const FILL_BYTES_MAX: usize = 512 << 20;
 /// Reads near first; a closure that comes from far is put near as it passes.
 ///
 /// You want it wherever the far store is slower than a disk. What is written goes to the far store, then to the near
-/// one. A single directory is copied near only if it names no other: the near store holds nothing of which a part is
-/// missing.
+/// one. A single directory is copied near only if those that it names are near: the near store holds nothing of which a part
+/// is missing.
 ///
 /// It never fails because of the near store: what goes wrong there is logged, and the far store answers. It never
 /// remembers that a directory is absent, nor an error; a closure that is cut short is not kept.
@@ -39,6 +39,15 @@ impl CachedDirectories {
     pub fn new(near: Arc<dyn DirectoryService>, far: Arc<dyn DirectoryService>) -> Self {
         CachedDirectories { near, far }
     }
+
+    /// Copies a directory near, unless that lacks a child which is only far.
+    async fn put_near(&self, directory: &Arc<Directory>) {
+        let is_near =
+            |child: &Digest| self.near.get_local(child).is_ok_and(|child| child.is_some());
+        if directory.directories().all(|(child, _)| is_near(&child)) {
+            warn_near(self.near.put(directory.clone()).await);
+        }
+    }
 }
 
 fn warn_near<T>(result: Result<T>) -> Option<T> {
@@ -52,9 +61,7 @@ impl DirectoryService for CachedDirectories {
             return Ok(Some(directory));
         }
         let Some(directory) = self.far.get(digest).await? else { return Ok(None) };
-        if directory.directories().next().is_none() {
-            warn_near(self.near.put(directory.clone()).await);
-        }
+        self.put_near(&directory).await;
         Ok(Some(directory))
     }
 
@@ -79,10 +86,7 @@ impl DirectoryService for CachedDirectories {
 
     async fn put(&self, directory: Arc<Directory>) -> Result<()> {
         self.far.put(directory.clone()).await?;
-        // The near store may lack a child that is only far.
-        if directory.directories().next().is_none() {
-            warn_near(self.near.put(directory).await);
-        }
+        self.put_near(&directory).await;
         Ok(())
     }
 

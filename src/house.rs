@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("substitute", &["castore", "nix", "service", "ingest", "render"]),
     ("vfs", &["castore", "nix", "service"]),
     ("mount", &["vfs"]),
+    ("access", &["vfs"]),
     ("serve", &["castore", "nix", "proto", "service", "ingest", "render"]),
     ("compose", &["castore", "nix", "service", "render", "substitute"]),
     ("observe", &[]),

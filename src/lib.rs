@@ -7,6 +7,7 @@
 //! others; [`compose`] builds stacks of services from addresses; [`observe`] tells what happens; [`cli`] is the
 //! command line. `docs/architecture.md` shows how they depend on each other, and a test holds them to it.
 
+pub mod access;
 pub mod audit;
 pub mod castore;
 pub mod cli;

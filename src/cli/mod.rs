@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store path or what lies in it is absent.
 
+mod access;
 mod cache;
 mod cat;
 mod closure;
@@ -67,6 +68,7 @@ enum Command {
     PathInfo(path_info::PathInfo),
     Closure(registration::Closure),
     Registration(registration::Registration),
+    AccessReport(access::AccessReport),
     Nar(nar::Nar),
     Verify(verify::Verify),
     Sign(sign::Sign),
@@ -155,6 +157,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(command) => runtime.block_on(command.run(&options)),
         Command::PathInfo(command) => runtime.block_on(command.run(&options)),
         Command::Closure(command) => runtime.block_on(command.run(&options)),
+        Command::AccessReport(command) => command.run(),
         Command::Registration(command) => runtime.block_on(command.run(&options)),
         Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
     };

@@ -14,7 +14,8 @@ use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    GlobalOptions, Usage, import::import_all, signals::Signals, view::ViewOptions, watchdog,
+    GlobalOptions, Usage, access::AccessOptions, import::import_all, signals::Signals,
+    view::ViewOptions, watchdog,
 };
 use crate::{
     mount::{
@@ -51,6 +52,9 @@ pub(super) struct Mount {
     #[command(flatten)]
     view: ViewOptions,
 
+    #[command(flatten)]
+    access: AccessOptions,
+
     /// Let other users in, too (users other than root need user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     allow_other: bool,
@@ -83,7 +87,9 @@ impl Mount {
             Ok(())
         })?;
         let visible = runtime.block_on(self.view.visible(&stores, imported.iter().cloned()))?;
-        let vfs = Arc::new(Vfs::of(Arc::new(Tree::new(&stores)), visible, self.view.vfs()));
+        let observer = self.access.observer(true, &visible)?;
+        let vfs = Vfs::of(Arc::new(Tree::new(&stores)), visible, self.view.vfs());
+        let vfs = Arc::new(vfs.observed_by(observer));
         for store_path in imported {
             // So that the root lists it, whatever else it lists.
             let name = store_path.to_string();

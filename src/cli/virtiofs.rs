@@ -14,7 +14,7 @@ use listenfd::ListenFd;
 use tokio::runtime::Runtime;
 use tracing::info;
 
-use super::{GlobalOptions, signals::Signals, view::ViewOptions};
+use super::{GlobalOptions, access::AccessOptions, signals::Signals, view::ViewOptions};
 use crate::{
     mount::virtiofs,
     serve::Listener,
@@ -42,6 +42,9 @@ pub(super) struct Virtiofs {
     #[command(flatten)]
     view: ViewOptions,
 
+    #[command(flatten)]
+    access: AccessOptions,
+
     /// How many queues of requests a guest may have [default: the number of processors, at most 8]
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(virtiofs::QUEUES_MAX)))]
@@ -58,8 +61,11 @@ impl Virtiofs {
         let visible = runtime.block_on(self.view.visible(&stores, []))?;
         // What one guest has brought here is here for all; what it may refer to is its own.
         let (tree, vfs_options) = (Arc::new(Tree::new(&stores)), self.view.vfs());
-        let new_vfs =
-            Arc::new(move || Arc::new(Vfs::of(tree.clone(), visible.clone(), vfs_options)));
+        let observer = self.access.observer(false, &visible)?;
+        let new_vfs = Arc::new(move || {
+            let vfs = Vfs::of(tree.clone(), visible.clone(), vfs_options);
+            Arc::new(vfs.observed_by(observer.clone()))
+        });
         let server = virtiofs::serve(listener, self.queues(), new_vfs, runtime.handle().clone())
             .context("cannot serve guests")?;
         info!(socket = ?self.socket, "waiting for guests; Ctrl-C ends");

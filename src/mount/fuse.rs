@@ -298,7 +298,9 @@ impl Fuse {
         let ino = Ino::from_raw(request.nodeid);
         let (_, offset, len) = read_in(&mut request)?;
         let local = self.vfs.local_range(ino, offset, len);
-        match local.map_err(|error| errno("read", &error))? {
+        let local = local.map_err(|error| errno("read", &error))?;
+        self.vfs.observe_read(ino, request.thread, offset, len, local.is_some());
+        match local {
             Some(blob) => {
                 let len = blob.size.saturating_sub(offset).min(len as u64) as usize;
                 Ok(Outcome::ReadLocal { unique: request.unique, ino, blob, offset, len })
@@ -338,6 +340,7 @@ impl Fuse {
                 (handle::COUNTED, opening.map_err(failed)?)
             }
         };
+        self.vfs.observe_open(ino, request.thread);
         let mut reply = Reply::with_capacity(16);
         match opening {
             Opening::Passthrough(id) => {

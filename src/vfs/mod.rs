@@ -19,6 +19,7 @@ mod error;
 mod holders;
 mod inode;
 mod memory;
+mod observer;
 mod roots;
 mod siblings;
 mod table;
@@ -39,6 +40,7 @@ pub use answer::Answer;
 pub use error::{Error, Result};
 pub use holders::ViewId;
 pub use inode::{Attributes, FileKind, Ino, Inode};
+pub use observer::{Access, Observer};
 pub use roots::ROOT_NAMES_MAX;
 pub use table::InodeTable;
 pub use tree::Tree;
@@ -90,6 +92,7 @@ pub struct Vfs {
     id: ViewId,
     root: ViewRoot,
     show_xattr: bool,
+    observer: Option<Arc<dyn Observer>>,
     /// How many inodes the kernel knows, besides the root.
     known: AtomicU64,
     /// The sizes of the files that were looked up, in bytes. A file counts each time, so this tells an order of
@@ -109,9 +112,34 @@ impl Vfs {
             id: tree.begin_view(),
             root: ViewRoot::new(tree.roots.clone(), visible, options.list_root),
             show_xattr: options.show_xattr,
+            observer: None,
             known: AtomicU64::new(0),
             bytes_seen: AtomicU64::new(0),
             tree,
+        }
+    }
+
+    /// Tells `observer` from now on what is read.
+    pub fn observed_by(mut self, observer: Option<Arc<dyn Observer>>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// The thread `reader` opens a file.
+    pub fn observe_open(&self, ino: Ino, reader: u32) {
+        if let Some(observer) = &self.observer {
+            observer.accessed(ino, reader, Access::Open);
+        }
+    }
+
+    /// The thread `reader` reads up to `len` bytes of a file at `offset`, which are `at_hand` or have to be fetched.
+    pub fn observe_read(&self, ino: Ino, reader: u32, offset: u64, len: usize, at_hand: bool) {
+        if let Some(observer) = &self.observer
+            && let Ok((_, size)) = self.file(ino)
+        {
+            let len = size.saturating_sub(offset).min(len as u64);
+            let fetched = !at_hand && !self.is_local();
+            observer.accessed(ino, reader, Access::Read { len, fetched });
         }
     }
 
@@ -162,6 +190,9 @@ impl Vfs {
         let (ino, new) = self.tree.inodes.remember(self.id, parent, name, node);
         if new {
             self.known.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(observer) = &self.observer {
+            observer.placed(parent, name, ino);
         }
         self.attributes(ino)
     }

@@ -77,7 +77,8 @@ fn nix_builds_the_same_over_a_mount_and_fetches_only_what_it_reads() {
     let mut command = lazystore(Path::new("/nonexistent"));
     let address = format!("grpc+unix://{}", dir.path().join("socket").display());
     command.env("LAZYSTORE_STORE", &address).env("LAZYSTORE_CACHE_DIR", &cache);
-    let args = ["--closure-of", &tools, &data, "--"];
+    let log = dir.path().join("log").display().to_string();
+    let args = ["--access-log", &log, "--closure-of", &tools, &data, "--"];
     let mounted = Mounted::with(&mut command, &dir.path().join("mnt"), &args);
     let registration = dir.path().join("registration");
     let mut command = lazystore(Path::new("/nonexistent"));
@@ -96,6 +97,15 @@ fn nix_builds_the_same_over_a_mount_and_fetches_only_what_it_reads() {
     let over = with_nix(&dir.path().join("over"), &(overlay + &build));
     assert_eq!(over, plain);
     mounted.unmount();
+    let report = run(lazystore(&store).args(["access-report", &log])).stdout;
+    let report = String::from_utf8(report).expect("ASCII");
+    for read in [&tools, &data] {
+        assert!(report.lines().any(|line| line.ends_with(&format!("  {read}"))), "{report}");
+    }
+    assert!(report.contains("  busybox\n") && report.contains("\n0 inputs of which"), "{report}");
+    let text = fs::read_to_string(&log).expect("it is there");
+    let file = |number| text.contains(&format!("\"{data}/{number}\""));
+    assert!(file(3) && !file(4), "only what was read is told of");
 
     let inputs = FILE_LEN as u64 * FILES;
     let fetched: u64 =

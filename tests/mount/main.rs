@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accesses;
 mod attributes;
 mod building;
 mod cached;

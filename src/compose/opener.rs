@@ -364,3 +364,7 @@ fn remembered(
 fn in_memory(below: Arc<dyn DirectoryService>) -> Arc<dyn DirectoryService> {
     Arc::new(LruDirectories::new(below, DIRECTORIES_LRU_BYTES_MAX))
 }
+
+#[cfg(test)]
+#[path = "opener_tests.rs"]
+mod tests;

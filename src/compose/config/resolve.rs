@@ -157,7 +157,7 @@ impl<'c> Resolver<'c> {
     fn lone(&mut self, name: &str) -> Result<Arc<Plan>, ConfigError> {
         let part = Part::Source(self.source(name)?);
         let route = Route::alone(part);
-        let cache = cache(self.config, self.settings, None, None)?;
+        let cache = self.config.cache(self.settings)?;
         let mut plan = Plan::new(format!("source {name}"), route, cache);
         plan.whole_len_max = self.settings.whole_len_max.unwrap_or(WHOLE_LEN_MAX_DEFAULT);
         plan.absent_ttl = self.settings.absent_ttl.unwrap_or(ABSENT_TTL_DEFAULT);

@@ -41,6 +41,8 @@ const WRITERS: u32 = 8;
 const READERS: u32 = 8;
 /// How long the daemons are shot at, unless `LAZYSTORE_FLEET_SECONDS` says otherwise.
 const SECONDS: u64 = 20;
+/// How long somebody pauses who was refused.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long a client tries a call.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -174,6 +176,8 @@ impl Run {
                     Err(error) => {
                         must_be_weather(&error);
                         self.failures.fetch_add(1, Relaxed);
+                        // Who is refused at once must let others run, those that look for a daemon among them.
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
             }
@@ -201,7 +205,10 @@ impl Run {
             match Thing::new(number).is_there(&stores).await {
                 Ok(true) => drop(self.reads.fetch_add(1, Relaxed)),
                 Ok(false) => panic!("{number} was acknowledged, and is lost"),
-                Err(error) => must_be_weather(&error),
+                Err(error) => {
+                    must_be_weather(&error);
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -231,7 +238,8 @@ fn shoot(daemons: &mut [Option<Running>], start: impl Fn(usize) -> Running, end:
 fn daemons_that_are_killed_under_load_lose_nothing_that_was_acknowledged() {
     let (Some(emulator), Some(s3)) = (Emulator::start(), s3()) else { return };
     let seconds = std::env::var("LAZYSTORE_FLEET_SECONDS").ok().and_then(|s| s.parse().ok());
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
+    let seconds = seconds.unwrap_or(SECONDS);
+    let end = Instant::now() + Duration::from_secs(seconds);
     let folder = TempDir::new().expect("a folder");
     let ports: Vec<u16> = (0..DAEMONS).map(|_| free_port()).collect();
     let blobs = s3.store();
@@ -279,7 +287,9 @@ fn daemons_that_are_killed_under_load_lose_nothing_that_was_acknowledged() {
             listed.len()
         );
         assert!(listed.len() >= writes);
-        assert!(dead >= 5 && writes >= 10 && reads >= 10, "too little happened");
+        // It went on to the end, and not only at first.
+        let least = seconds as usize / 2;
+        assert!(dead >= least / 2 && writes >= least && reads >= least, "too little happened");
     });
 }
 

@@ -1,6 +1,6 @@
 //! The stacks that the suite runs on. Adding one is a line in the enum, and how to build it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use lazystore::{
     castore::SizeRule,
@@ -130,13 +130,18 @@ fn bucket(url: &str, options: &[(&str, &str)]) -> Stores {
     Stores { blobs, directories, path_infos: Arc::new(BucketPathInfos::new(bucket)), nars }
 }
 
-fn file_bucket(folder: &TempDir) -> Stores {
+pub fn file_bucket(folder: &TempDir) -> Stores {
     bucket(&format!("file://{}/bucket", folder.path().display()), &[])
 }
 
 fn s3_bucket() -> Stores {
+    s3_bucket_behind(s3().expect("it is possible").address)
+}
+
+/// A new bucket, behind what listens at `address`.
+pub fn s3_bucket_behind(address: SocketAddr) -> Stores {
     let s3 = s3().expect("it is possible");
-    let endpoint = format!("http://{}", s3.address);
+    let endpoint = format!("http://{address}");
     let options = [
         ("endpoint", &*endpoint),
         ("allow_http", "true"),

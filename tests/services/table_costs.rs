@@ -1,8 +1,8 @@
-//! What questions to a table and to a daemon cost: the figures of `docs/scaling.md`.
+//! What questions to a table, a bucket and a daemon cost: the figures of `docs/scaling.md`.
 
 use std::sync::Arc;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use lazystore::{
     castore::{Directory, Name, SizeRule},
     serve::grpc::{Listener, serve},
@@ -18,7 +18,9 @@ use crate::{
     bigtable::{directory, path_info},
     bigtable_emulator::{Emulator, options},
     proxy::Proxy,
+    s3::s3,
     stacks,
+    toll::Toll,
 };
 
 /// How many paths the closure of paths has.
@@ -46,17 +48,27 @@ pub fn tree(salt: u32) -> Vec<Arc<Directory>> {
     all
 }
 
-/// What has gone through a proxy since it was asked last.
-struct Meter<'a>(&'a Proxy, (usize, u64, u64));
+/// What counts requests, bytes that were sent, and bytes that came.
+type Counter<'a> = Box<dyn Fn() -> (usize, u64, u64) + 'a>;
 
-impl Meter<'_> {
-    fn new(proxy: &Proxy) -> Meter<'_> {
-        Meter(proxy, (proxy.requests(), proxy.sent(), proxy.received()))
+/// What has gone by since it was asked last.
+struct Meter<'a> {
+    counter: Counter<'a>,
+    last: (usize, u64, u64),
+}
+
+impl<'a> Meter<'a> {
+    fn new(proxy: &'a Proxy) -> Self {
+        Self::of(Box::new(|| (proxy.requests(), proxy.sent(), proxy.received())))
+    }
+
+    fn of(counter: Counter<'a>) -> Self {
+        Meter { last: counter(), counter }
     }
 
     fn paid(&mut self, on: &str, what: &str) -> usize {
-        let now = (self.0.requests(), self.0.sent(), self.0.received());
-        let before = std::mem::replace(&mut self.1, now);
+        let now = (self.counter)();
+        let before = std::mem::replace(&mut self.last, now);
         let requests = now.0 - before.0;
         let (sent, received) = (now.1 - before.1, now.2 - before.2);
         eprintln!("| {on} | {what} | {requests} | {sent} | {received} |");
@@ -66,7 +78,7 @@ impl Meter<'_> {
 
 /// Asks as a mount does, and tells the requests of: one path that is there, one that is not, its directories, and
 /// `PATHS` paths with their directories.
-async fn measure(on: &str, proxy: &Proxy, stores: &Stores, root: &Directory) -> [usize; 4] {
+async fn measure(on: &str, meter: &mut Meter<'_>, stores: &Stores, root: &Directory) -> [usize; 4] {
     let lookup = |number: u32| {
         let digest = path_info(number).store_path.digest();
         async move { stores.path_infos.get(&digest).await.expect("it answers") }
@@ -78,7 +90,7 @@ async fn measure(on: &str, proxy: &Proxy, stores: &Stores, root: &Directory) -> 
     // Connections are made once.
     lookup(0).await.expect("it is there");
     assert_eq!(closure().await, 42);
-    let mut meter = Meter::new(proxy);
+    meter.last = (meter.counter)();
     lookup(1).await.expect("it is there");
     let one = meter.paid(on, "a path that is there");
     assert_eq!(lookup(PATHS + 1).await, None);
@@ -121,7 +133,7 @@ async fn a_table_costs_what_the_documentation_says() {
     assert_eq!(listed.len(), PATHS as usize);
     assert_eq!(meter.paid("Bigtable", "listing 1,000 path infos"), 3);
     let root = all.last().expect("there is one");
-    let costs = measure("Bigtable", &proxy, &stores, root).await;
+    let costs = measure("Bigtable", &mut meter, &stores, root).await;
     assert_eq!(costs, [1, 1, 4, 5000], "the directories have four levels");
 }
 
@@ -149,6 +161,39 @@ async fn a_daemon_costs_what_the_documentation_says() {
         ..below
     };
     let root = all.last().expect("there is one");
-    let costs = measure("a daemon", &proxy, &stores, root).await;
+    let costs = measure("a daemon", &mut Meter::new(&proxy), &stores, root).await;
     assert_eq!(costs, [1, 1, 1, 2000]);
+}
+
+#[test]
+fn a_bucket_costs_what_the_documentation_says() {
+    let Some(s3) = s3() else { return };
+    let toll = Toll::new(s3.address);
+    let sum = std::cell::Cell::new((0, 0, 0));
+    let mut meter = Meter::of(Box::new(|| {
+        let (paid, before) = (toll.paid(), sum.get());
+        let requests = before.0 + paid.requests() as usize;
+        sum.set((requests, before.1 + paid.sent, before.2 + paid.received));
+        sum.get()
+    }));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let stores = stacks::s3_bucket_behind(toll.address);
+        let all = tree(0);
+        fill(&stores, &all).await;
+        meter.paid("a bucket", "putting 42 directories");
+        futures::stream::iter(0..PATHS)
+            .map(|number| stores.path_infos.put(path_info(number)))
+            .buffer_unordered(16)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+            .expect("they are put");
+        meter.paid("a bucket", "putting 1,000 path infos");
+        let listed: Vec<_> = stores.path_infos.list().try_collect().await.expect("it lists");
+        assert_eq!(listed.len(), PATHS as usize);
+        meter.paid("a bucket", "listing 1,000 path infos");
+        let root = all.last().expect("there is one");
+        let costs = measure("a bucket", &mut meter, &stores, root).await;
+        assert_eq!(costs, [1, 1, 1, 2000]);
+    });
 }

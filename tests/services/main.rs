@@ -1,5 +1,7 @@
 //! One suite of behaviours for every backend, every layer, and typical stacks.
 
+#[path = "../support/azurite.rs"]
+mod azurite;
 #[path = "../support/bigtable.rs"]
 mod bigtable_emulator;
 #[path = "../support/faults.rs"]

@@ -42,6 +42,7 @@ use lazystore::{
 use tempfile::TempDir;
 
 use crate::{
+    azurite::{ACCOUNT, KEY, azurite},
     bigtable_emulator::{Emulator, have_emulator},
     s3::s3,
 };
@@ -61,6 +62,7 @@ pub enum Stack {
     Bucket,
     CachedBucket,
     S3Bucket,
+    AzureBucket,
     Routed,
     RoutedBehindCache,
     ReadElsewhere,
@@ -68,7 +70,7 @@ pub enum Stack {
     CachedBigtable,
 }
 
-pub const ALL: [Stack; 18] = [
+pub const ALL: [Stack; 19] = [
     Stack::Memory,
     Stack::Local,
     Stack::Verified,
@@ -82,6 +84,7 @@ pub const ALL: [Stack; 18] = [
     Stack::Bucket,
     Stack::CachedBucket,
     Stack::S3Bucket,
+    Stack::AzureBucket,
     Stack::Routed,
     Stack::RoutedBehindCache,
     Stack::ReadElsewhere,
@@ -150,6 +153,18 @@ pub fn s3_bucket_behind(address: SocketAddr) -> Stores {
         ("secret_access_key", "secret"),
     ];
     bucket(&format!("s3://{}/some/where", s3.bucket()), &options)
+}
+
+fn azure_bucket() -> Stores {
+    let azurite = azurite().expect("it is possible");
+    let endpoint = azurite.endpoint();
+    let options = [
+        ("endpoint", &*endpoint),
+        ("allow_http", "true"),
+        ("account_name", ACCOUNT),
+        ("account_key", KEY),
+    ];
+    bucket(&format!("az://{}/some/where", azurite.container()), &options)
 }
 
 fn verified(below: Stores) -> Stores {
@@ -226,6 +241,7 @@ impl Stack {
     pub fn is_possible(self) -> bool {
         match self {
             Stack::S3Bucket => s3().is_some(),
+            Stack::AzureBucket => azurite().is_some(),
             Stack::Bigtable | Stack::CachedBigtable => have_emulator(),
             _ => true,
         }
@@ -233,7 +249,7 @@ impl Stack {
 
     /// Whether ranges of long blobs come without a proof.
     pub fn proves_nothing(self) -> bool {
-        matches!(self, Stack::Bucket | Stack::CachedBucket | Stack::S3Bucket)
+        matches!(self, Stack::Bucket | Stack::CachedBucket | Stack::S3Bucket | Stack::AzureBucket)
     }
 
     /// Builds it in two folders, and in `emulator` if it needs one, which is started.
@@ -272,6 +288,7 @@ impl Stack {
                 cached(local(near.clone()), Some(near), file_bucket(two))
             }
             Stack::S3Bucket => s3_bucket(),
+            Stack::AzureBucket => azure_bucket(),
             Stack::Routed => {
                 let second = local(open(one));
                 routed(&[memory(), second.clone(), memory()], second)

@@ -68,11 +68,36 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(address: &str) -> Result<Self, AddressError> {
-        parse(address).map_err(|reason| AddressError { address: without_userinfo(address), reason })
+        parse(address).map_err(|reason| AddressError { address: without_secrets(address), reason })
     }
 }
 
-/// The address without names and passwords, which belong into files.
+/// The address without names, passwords, and what options say: secrets belong into files, but may stand there.
+fn without_secrets(address: &str) -> String {
+    without_values(&without_userinfo(address))
+}
+
+fn without_values(address: &str) -> String {
+    let Some((place, query)) = address.split_once('?') else { return address.to_owned() };
+    let named = query.split('&').map(|option| match option.split_once('=') {
+        Some((key, value)) if is_secret(key) && !value.is_empty() => format!("{key}=…"),
+        _ => option.to_owned(),
+    });
+    format!("{place}?{}", named.collect::<Vec<_>>().join("&"))
+}
+
+/// Whether an option of that name may have a secret for a value.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    // A file with a token is none.
+    ["secret", "password", "token", "key", "sas", "credential"]
+        .iter()
+        .any(|word| key.contains(word))
+        && !key.ends_with("-file")
+        && !key.ends_with("-keys")
+        && key != "key"
+}
+
 fn without_userinfo(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let host_end = rest.find(['/', '?', ' ']).unwrap_or(rest.len());
@@ -292,5 +317,22 @@ mod tests {
             let error = text.parse::<Address>().expect_err(text).to_string();
             assert!(error.contains(reason) && error.contains(text), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_refused_keeps_its_secrets() {
+        for address in [
+            "objectstore+s3://me:hunter2@bucket?no_such_option=1",
+            "objectstore+s3://bucket?secret_access_key=hunter2&no_such_option=1",
+            "objectstore+az://container?account_key=hunter2&no_such_option=1",
+            "objectstore+az://container?sas_token=hunter2&no_such_option=1",
+            "grpc+http://me:hunter2@host:1?no-such-option=1",
+        ] {
+            let error = Address::from_str(address).expect_err("it is refused").to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let address = "grpc+https://host:1?token-file=/a/b&no-such-option=1";
+        let error = Address::from_str(address).expect_err("it is refused").to_string();
+        assert!(error.contains("token-file=/a/b"), "{error}");
     }
 }

@@ -20,6 +20,8 @@ mod counted;
 mod error;
 mod layout;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -37,7 +39,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{GetOptions, GetResult, ObjectStore, PutMode, PutOptions, path::Path};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 pub use codec::{Unpacker, compress, compressed_len_max, decompress};
@@ -46,13 +48,21 @@ pub(crate) use counted::Counted;
 pub use layout::{Kind, path_info_digest};
 pub use open::{BucketError, BucketOptions, BucketUrl};
 
-use super::{Error, Result, local::offload};
+use super::{
+    Error, Result,
+    circuit::{Circuit, News},
+    local::offload,
+};
 
 /// How many requests are under way at once.
 pub const REQUESTS_AT_ONCE_MAX: usize = 64;
 
 /// A body that moves more slowly than this, after the deadline, is given up.
 pub const BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+
+/// How long to wait before a store that did not answer is tried again, the first time and at most.
+const TRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+const TRY_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// A folder of an object store. Cheap to clone.
 #[derive(Clone)]
@@ -65,6 +75,7 @@ struct Inner {
     deadline: Duration,
     offline: bool,
     places: Semaphore,
+    circuit: Circuit,
     /// Unset once the store turned out not to know how to create what is not there.
     creates: AtomicBool,
     /// Where the objects are, if they are files of this machine.
@@ -89,6 +100,7 @@ impl Bucket {
         Bucket(Arc::new(Inner {
             store,
             prefix,
+            circuit: Circuit::new(endpoint.into(), options.deadline),
             endpoint: endpoint.into(),
             deadline: options.deadline,
             offline: options.offline,
@@ -120,7 +132,7 @@ impl Bucket {
     pub async fn get(&self, path: &Path, len_max: u64) -> Result<Option<Bytes>> {
         let _place = self.enter(path).await?;
         let opened = self.0.store.get_opts(path, GetOptions::default());
-        let Some(found) = self.found(self.within(path, 0, opened).await?)? else {
+        let Some(found) = self.found(self.ask(path, 0, opened).await?)? else {
             return Ok(None);
         };
         let len = found.meta.size;
@@ -162,7 +174,7 @@ impl Bucket {
         let _place = self.enter(path).await?;
         let options = GetOptions { head: true, ..GetOptions::default() };
         let asked = self.0.store.get_opts(path, options);
-        Ok(self.found(self.within(path, 0, asked).await?)?.is_some())
+        Ok(self.found(self.ask(path, 0, asked).await?)?.is_some())
     }
 
     /// Puts an object where there is none. Says whether there was none; where the store cannot tell, it is asked first.
@@ -216,7 +228,7 @@ impl Bucket {
         let len = contents.len() as u64;
         let options = PutOptions { mode, ..PutOptions::default() };
         let put = self.0.store.put_opts(path, contents.into(), options);
-        Ok(self.within(path, len, put).await?.map(drop))
+        Ok(self.ask(path, len, put).await?.map(drop))
     }
 
     /// The paths of all objects of a kind, in no order, page by page.
@@ -278,7 +290,57 @@ impl Bucket {
 
     async fn enter(&self, path: &Path) -> Result<SemaphorePermit<'_>> {
         self.check_online(path)?;
+        self.0.circuit.enter()?;
         self.0.places.acquire().await.map_err(|error| Error::unavailable(&self.0.endpoint, error))
+    }
+
+    /// The answer to a request that moves so many bytes. One that does not come is remembered, so that not everybody
+    /// waits for the next.
+    async fn ask<T>(
+        &self,
+        path: &Path,
+        len: u64,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<object_store::Result<T>> {
+        let began = Instant::now();
+        let answer = self.within(path, len, request).await;
+        let failure = match &answer {
+            Err(error) => Some(error.clone()),
+            // So it calls what is tried in vain. Of files it tells that one of them cannot be read.
+            Ok(Err(error @ object_store::Error::Generic { .. })) if !self.is_near() => {
+                Some(Error::unavailable(&self.0.endpoint, error.to_string()))
+            }
+            Ok(_) => None,
+        };
+        match failure {
+            None => self.0.circuit.answered(),
+            Some(error) if self.0.circuit.failed(began, &error) == News::Opened => {
+                self.try_until_it_answers();
+            }
+            Some(_) => {}
+        }
+        answer
+    }
+
+    /// Asks now and then, in the background, until there is an answer or nobody has the bucket any more.
+    fn try_until_it_answers(&self) {
+        let bucket = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let mut pause = TRY_PAUSE_MIN;
+            while let Some(inner) = bucket.upgrade() {
+                let bucket = Bucket(inner);
+                let path = bucket.path(Kind::Blob, &[0; 32]);
+                let options = GetOptions { head: true, ..GetOptions::default() };
+                let asked = bucket.0.store.get_opts(&path, options);
+                match bucket.within(&path, 0, asked).await {
+                    Ok(Err(object_store::Error::Generic { .. })) | Err(_) => {}
+                    Ok(_) => return bucket.0.circuit.answered(),
+                }
+                drop(bucket);
+                sleep(pause).await;
+                pause = (pause * 2).min(TRY_PAUSE_MAX);
+            }
+        });
     }
 
     /// The outcome of `work`, which moves so many bytes.

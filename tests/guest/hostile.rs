@@ -247,6 +247,44 @@ fn a_reply_that_has_no_room_is_an_error() {
     assert_eq!((slot, reply.len()), (1, 0));
 }
 
+#[test]
+fn a_guest_is_shown_what_it_may_see_and_what_it_reads_is_logged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, socket) = (folder.path().join("store"), folder.path().join("socket"));
+    let shown = import(&store, &make_tree(folder.path()));
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "hidden").expect("new");
+    let hidden = import(&store, &secret);
+    let log = folder.path().join("log");
+    let mut command = lazystore(&store);
+    command.args(["virtiofs", "--list-root", "--only", &shown, "--access-log"]).arg(&log);
+    let mut running = Running::start(command.arg("--").arg(&socket));
+    running.wait_for_line("waiting for guests");
+    let mut guest = Guest::connect(&socket);
+    guest.greet();
+    assert_eq!(guest.lookup(1, &hidden), Err(libc::ENOENT));
+    let (tree, _) = guest.lookup(1, &shown).expect("it is visible");
+    let (file, _) = guest.lookup(tree, "3").expect("it is there");
+    let contents = guest.ask(&read_message(4, file, 0, 4096), 8192).expect("it is read");
+    assert_eq!(contents, b"contents 3");
+    // READDIR of the root.
+    let listing = guest.ask(&list_message(5, 1), 8192).expect("it is listed");
+    let listing = String::from_utf8_lossy(&listing);
+    assert!(listing.contains(&shown) && !listing.contains(&hidden), "{listing}");
+    drop(guest);
+    running.signal(rustix::process::Signal::TERM);
+    assert!(running.wait(), "{:?}", running.log);
+    let log = fs::read_to_string(log).expect("it is written");
+    assert!(log.contains(&shown) && !log.contains(&hidden), "{log}");
+}
+
+/// The message to list a directory from its beginning.
+fn list_message(unique: u64, ino: u64) -> Vec<u8> {
+    let mut message = read_message(unique, ino, 0, 4096);
+    message[4..8].copy_from_slice(&28_u32.to_ne_bytes());
+    message
+}
+
 /// A store whose daemon stands still: what is asked of it waits.
 pub fn serve_from_afar(folder: &Path) -> (Running, Running, PathBuf, String) {
     let (store, socket) = (folder.join("store"), folder.join("socket"));

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    os::{fd::AsRawFd as _, unix::net::UnixListener},
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -276,6 +278,35 @@ fn a_guest_is_shown_what_it_may_see_and_what_it_reads_is_logged() {
     assert!(running.wait(), "{:?}", running.log);
     let log = fs::read_to_string(log).expect("it is written");
     assert!(log.contains(&shown) && !log.contains(&hidden), "{log}");
+}
+
+#[test]
+fn a_socket_that_systemd_passes_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, socket) = (folder.path().join("store"), folder.path().join("socket"));
+    let tree = import(&store, &make_tree(folder.path()));
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("it is open");
+    let pass =
+        format!("exec 3<&{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"", listener.as_raw_fd());
+    let command = lazystore(&store);
+    let mut passing = Command::new("bash");
+    passing.args(["-c", &pass, "bash"]).arg(command.get_program()).arg("virtiofs");
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => passing.env(name, value),
+            None => passing.env_remove(name),
+        };
+    }
+    let mut running = Running::start(&mut passing);
+    running.wait_for_line("waiting for guests");
+    let mut guest = Guest::connect(&socket);
+    guest.greet();
+    guest.lookup(1, &tree).expect("it is there");
+    drop(guest);
+    running.signal(rustix::process::Signal::TERM);
+    assert!(running.wait(), "{:?}", running.log);
+    assert!(socket.exists(), "it is not ours to remove");
 }
 
 /// The message to list a directory from its beginning.

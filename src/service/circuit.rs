@@ -96,6 +96,32 @@ impl Circuit {
     }
 }
 
+/// How long is paused after the first try that failed; twice as long after each,
+const TRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// up to this: so long after a peer is back it may still count as away.
+const TRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Tries `peer` in the background, until it answers or nobody has it any more.
+pub(crate) fn try_until_it_answers<P, F>(
+    peer: &Arc<P>,
+    is_answering: impl Fn(Arc<P>) -> F + Send + 'static,
+) where
+    P: Send + Sync + 'static,
+    F: Future<Output = bool> + Send,
+{
+    let peer = Arc::downgrade(peer);
+    tokio::spawn(async move {
+        let mut pause = TRY_PAUSE_MIN;
+        while let Some(peer) = peer.upgrade() {
+            if is_answering(peer).await {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(TRY_PAUSE_MAX);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use tonic::{Code, Request, Status, metadata::MetadataValue};
 use super::{BigtableOptions, requests::Names, table::CELL_LEN_MAX};
 use crate::service::{
     Cause, Error, Result,
-    circuit::{Circuit, News},
+    circuit::{Circuit, News, try_until_it_answers},
     grpc::{Failure, failure},
     pause::random_part,
 };
@@ -26,9 +26,6 @@ use crate::service::{
 const ATTEMPTS_MAX: u32 = 4;
 /// The longest pause after the first attempt; it doubles with each. A pause is a random part of it.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long is paused between tries of a service that is out of reach: at first, and at most.
-const TRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-const TRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest message that is read, in bytes: a cell of the longest kind, and what goes around it.
 const MESSAGE_LEN_MAX: usize = CELL_LEN_MAX + (4 << 20);
 
@@ -156,28 +153,16 @@ impl Connection {
         }
         let news = self.circuit.failed(began, &error);
         if news == News::Opened {
-            self.try_until_it_answers();
+            try_until_it_answers(self, |connection| async move {
+                let deadline = Instant::now() + connection.options.deadline;
+                let answers = connection.is_answering(deadline).await;
+                if answers {
+                    connection.circuit.answered();
+                }
+                answers
+            });
         }
         Err((error, true, news == News::Failure))
-    }
-
-    /// Asks now and then, in the background, until there is an answer or nobody has the connection any more.
-    fn try_until_it_answers(self: &Arc<Self>) {
-        let connection = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let mut pause = TRY_PAUSE_MIN;
-            while let Some(connection) = connection.upgrade() {
-                let began = Instant::now();
-                let asked = connection.is_answering(began + connection.options.deadline).await;
-                if asked {
-                    connection.circuit.answered();
-                    return;
-                }
-                drop(connection);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(TRY_PAUSE_MAX);
-            }
-        });
     }
 
     async fn is_answering(&self, deadline: Instant) -> bool {

@@ -39,7 +39,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{GetOptions, GetResult, ObjectStore, PutMode, PutOptions, path::Path};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 pub use codec::{Unpacker, compress, compressed_len_max, decompress};
@@ -50,7 +50,7 @@ pub use open::{BucketError, BucketOptions, BucketUrl};
 
 use super::{
     Error, Result,
-    circuit::{Circuit, News},
+    circuit::{Circuit, News, try_until_it_answers},
     local::offload,
 };
 
@@ -59,10 +59,6 @@ pub const REQUESTS_AT_ONCE_MAX: usize = 64;
 
 /// A body that moves more slowly than this, after the deadline, is given up.
 pub const BYTES_PER_SECOND_MIN: u64 = 16 << 10;
-
-/// How long to wait before a store that did not answer is tried again, the first time and at most.
-const TRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-const TRY_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// A folder of an object store. Cheap to clone.
 #[derive(Clone)]
@@ -315,32 +311,29 @@ impl Bucket {
         match failure {
             None => self.0.circuit.answered(),
             Some(error) if self.0.circuit.failed(began, &error) == News::Opened => {
-                self.try_until_it_answers();
+                try_until_it_answers(
+                    &self.0,
+                    |inner| async move { Bucket(inner).is_answering().await },
+                );
             }
             Some(_) => {}
         }
         answer
     }
 
-    /// Asks now and then, in the background, until there is an answer or nobody has the bucket any more.
-    fn try_until_it_answers(&self) {
-        let bucket = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
-            let mut pause = TRY_PAUSE_MIN;
-            while let Some(inner) = bucket.upgrade() {
-                let bucket = Bucket(inner);
-                let path = bucket.path(Kind::Blob, &[0; 32]);
-                let options = GetOptions { head: true, ..GetOptions::default() };
-                let asked = bucket.0.store.get_opts(&path, options);
-                match bucket.within(&path, 0, asked).await {
-                    Ok(Err(object_store::Error::Generic { .. })) | Err(_) => {}
-                    Ok(_) => return bucket.0.circuit.answered(),
-                }
-                drop(bucket);
-                sleep(pause).await;
-                pause = (pause * 2).min(TRY_PAUSE_MAX);
-            }
-        });
+    /// Asks for something that nobody has.
+    async fn is_answering(&self) -> bool {
+        let path = self.path(Kind::Blob, &[0; 32]);
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        let asked = self.0.store.get_opts(&path, options);
+        let answers = !matches!(
+            self.within(&path, 0, asked).await,
+            Ok(Err(object_store::Error::Generic { .. })) | Err(_)
+        );
+        if answers {
+            self.0.circuit.answered();
+        }
+        answers
     }
 
     /// The outcome of `work`, which moves so many bytes.

@@ -1,7 +1,5 @@
 //! Trying a peer that is out of reach, until it answers.
 
-use std::{sync::Arc, time::Duration};
-
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -10,12 +8,10 @@ use super::{
     peers::PeerId,
     status::{Failure, failure},
 };
-use crate::service::{Error, circuit::News};
-
-/// How long is paused after the first try that failed; twice as long after each,
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// up to this: so long after a peer is back it may still count as away.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+use crate::service::{
+    Error,
+    circuit::{News, try_until_it_answers},
+};
 
 impl GrpcChannel {
     /// Notes that what was waited for since `began` did not come. If that opens the circuit, the peer is tried from now
@@ -26,26 +22,17 @@ impl GrpcChannel {
             News::None => false,
             News::Failure => true,
             News::Opened => {
-                self.try_until_it_answers(peer);
+                try_until_it_answers(&self.0, move |channel| async move {
+                    let channel = GrpcChannel(channel);
+                    let answers = channel.is_answering(peer).await;
+                    if answers {
+                        channel.0.peers.is_back(peer);
+                    }
+                    answers
+                });
                 false
             }
         }
-    }
-
-    fn try_until_it_answers(&self, peer: PeerId) {
-        let channel = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
-            let mut pause = PAUSE_MIN;
-            while let Some(channel) = channel.upgrade().map(GrpcChannel) {
-                if channel.is_answering(peer).await {
-                    channel.0.peers.is_back(peer);
-                    return;
-                }
-                drop(channel);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-        });
     }
 
     /// Asks something that costs nothing.

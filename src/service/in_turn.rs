@@ -54,13 +54,27 @@ pub(crate) fn pass_over(error: Error, failed: &mut Option<Error>) {
     failed.get_or_insert(error);
 }
 
-/// Where what is written goes, if it goes anywhere.
-pub(crate) fn target<'a, S: ?Sized>(
-    write: &'a Option<Arc<S>>,
-    endpoint: &Arc<str>,
-) -> Result<&'a S> {
-    write.as_deref().ok_or_else(|| Error::Unsupported {
-        endpoint: endpoint.clone(),
-        what: "take anything: it names no source to write to",
-    })
+/// Several services to read from, in turn, and one to write to, or none. What that means for each kind of service is said
+/// where it is implemented.
+#[derive(Debug)]
+pub struct Routed<S: ?Sized> {
+    endpoint: Arc<str>,
+    pub(super) read: Arc<[Arc<S>]>,
+    pub(super) write: Option<Arc<S>>,
+}
+
+impl<S: ?Sized> Routed<S> {
+    /// Asks those of `read` in this order; what is written goes to `write`. Errors that are not those of a source name
+    /// `endpoint`.
+    pub fn new(endpoint: &str, read: Vec<Arc<S>>, write: Option<Arc<S>>) -> Self {
+        Routed { endpoint: endpoint.into(), read: read.into(), write }
+    }
+
+    /// Where what is written goes, if it goes anywhere.
+    pub(super) fn target(&self) -> Result<&S> {
+        self.write.as_deref().ok_or_else(|| Error::Unsupported {
+            endpoint: self.endpoint.clone(),
+            what: "take anything: it names no source to write to",
+        })
+    }
 }

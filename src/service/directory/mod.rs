@@ -1,6 +1,7 @@
 //! Directories, addressed by digest.
 
 pub mod backend;
+mod batches;
 pub mod layer;
 
 use std::{

@@ -11,7 +11,7 @@ use crate::{
     service::{
         Error, Result,
         blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put},
-        in_turn::{first_at_hand, first_that_has, pass_over, target},
+        in_turn::{Routed, first_at_hand, first_that_has, pass_over},
     },
 };
 
@@ -23,28 +23,9 @@ use crate::{
 ///
 /// It never copies anything from one source to another, remembers nothing, and does not see whether what is written can be
 /// read again: a target that is none of the sources has to share its store with one of them.
-#[derive(Debug)]
-pub struct RoutedBlobs {
-    endpoint: Arc<str>,
-    read: Arc<[Arc<dyn BlobService>]>,
-    write: Option<Arc<dyn BlobService>>,
-}
+pub type RoutedBlobs = Routed<dyn BlobService>;
 
 impl RoutedBlobs {
-    /// Asks those of `read` in this order; what is written goes to `write`. Errors that are not those of a source name
-    /// `endpoint`.
-    pub fn new(
-        endpoint: &str,
-        read: Vec<Arc<dyn BlobService>>,
-        write: Option<Arc<dyn BlobService>>,
-    ) -> Self {
-        RoutedBlobs { endpoint: endpoint.into(), read: read.into(), write }
-    }
-
-    fn target(&self) -> Result<&dyn BlobService> {
-        target(&self.write, &self.endpoint)
-    }
-
     async fn read_from(&self, wanted: Wanted) -> Result<Option<BlobStream>> {
         let found = first_that_has(&self.read, |one| wanted.clone().of(one)).await?;
         Ok(found.map(|(at, pieces)| {

@@ -9,16 +9,18 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
-    castore::{Digest, Directory, LeavesFirst},
+    castore::{Digest, Directory},
     service::{
-        Error, Result,
+        Result,
         bigtable::{BigtableTable, Inserted, ROWS_ASKED_MAX, Row, RowKey},
-        directory::{DirectoryPutter, DirectoryService, DirectoryStream, layer::check_closure},
+        directory::{
+            DirectoryPutter, DirectoryService, DirectoryStream,
+            batches::{BatchPutter, Batches},
+            layer::check_closure,
+        },
     },
 };
 
-/// How many bytes of directories are held back by a putter; the last one may go beyond.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How many rows are put at the same time.
 const PUTS_MAX: usize = 32;
 /// Of more directories than these it is asked first which are there, in one request; fewer are put right away.
@@ -78,8 +80,13 @@ impl BigtableDirectories {
             },
         }
     }
+}
 
-    fn check_len(&self, directory: &Directory) -> Result<()> {
+#[async_trait]
+impl Batches for BigtableDirectories {
+    const LEN_MAX: usize = ROWS_ASKED_MAX;
+
+    fn check(&self, directory: &Directory) -> Result<()> {
         let what = || format!("directory {}", directory.digest());
         self.table.check_len(what, directory.encoded())
     }
@@ -196,54 +203,17 @@ impl DirectoryService for BigtableDirectories {
 
     async fn put(&self, directory: Arc<Directory>) -> Result<()> {
         self.table.check_writable()?;
-        self.check_len(&directory)?;
+        self.check(&directory)?;
         self.insert(&directory).await
     }
 
     async fn put_closure(&self) -> Result<Box<dyn DirectoryPutter>> {
         self.table.check_writable()?;
-        Ok(Box::new(BigtablePutter {
-            directories: self.clone(),
-            order: LeavesFirst::new(),
-            batch: Vec::new(),
-            batch_bytes: 0,
-        }))
+        Ok(Box::new(BatchPutter::new(self.clone())))
     }
 
     /// A row that was put is safe.
     async fn sync(&self) -> Result<()> {
         Ok(())
-    }
-}
-
-/// Puts in batches as they come. Leaves come first, so whatever is visible has all that it names.
-struct BigtablePutter {
-    directories: BigtableDirectories,
-    order: LeavesFirst,
-    batch: Vec<Arc<Directory>>,
-    batch_bytes: usize,
-}
-
-#[async_trait]
-impl DirectoryPutter for BigtablePutter {
-    async fn put(&mut self, directory: Arc<Directory>) -> Result<()> {
-        self.directories.check_len(&directory)?;
-        if !self.order.add(&directory).map_err(Error::invalid)? {
-            return Ok(());
-        }
-        // The last one stays back, since it may be the root of a closure that is not whole.
-        if self.batch.len() >= ROWS_ASKED_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
-            self.batch_bytes = 0;
-            self.directories.write(std::mem::take(&mut self.batch)).await?;
-        }
-        self.batch_bytes += directory.encoded().len();
-        self.batch.push(directory);
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<Digest> {
-        let root = self.order.finish().map_err(Error::invalid)?;
-        self.directories.write(self.batch).await?;
-        Ok(root)
     }
 }

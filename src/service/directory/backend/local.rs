@@ -7,19 +7,20 @@ use bytes::Bytes;
 use rusqlite::OptionalExtension as _;
 
 use crate::{
-    castore::{Digest, Directory, LeavesFirst},
+    castore::{Digest, Directory},
     service::{
         Error, Result,
-        directory::{DirectoryPutter, DirectoryService, DirectoryStream, walk_closure},
+        directory::{
+            DirectoryPutter, DirectoryService, DirectoryStream,
+            batches::{BatchPutter, Batches},
+            walk_closure,
+        },
         local::{Durability, LocalStore, Verified, offload},
     },
 };
 
 /// How many directories are committed at once.
 const BATCH_DIRECTORIES_MAX: usize = 1024;
-
-/// How many bytes of directories are committed at once; the last one may go beyond.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// The directories of a store directory.
 #[derive(Debug, Clone)]
@@ -98,6 +99,11 @@ impl LocalDirectories {
             }
         }
     }
+}
+
+#[async_trait]
+impl Batches for LocalDirectories {
+    const LEN_MAX: usize = BATCH_DIRECTORIES_MAX;
 
     async fn write(&self, batch: Vec<Arc<Directory>>) -> Result<()> {
         let store = self.store.clone();
@@ -144,12 +150,7 @@ impl DirectoryService for LocalDirectories {
     }
 
     async fn put_closure(&self) -> Result<Box<dyn DirectoryPutter>> {
-        Ok(Box::new(LocalPutter {
-            directories: self.clone(),
-            order: LeavesFirst::new(),
-            batch: Vec::new(),
-            batch_bytes: 0,
-        }))
+        Ok(Box::new(BatchPutter::new(self.clone())))
     }
 
     async fn sync(&self) -> Result<()> {
@@ -158,36 +159,5 @@ impl DirectoryService for LocalDirectories {
         }
         let store = self.store.clone();
         offload(self.store.endpoint(), move || store.database().flush()).await
-    }
-}
-
-/// Commits in batches as they come. Leaves come first, so whatever is visible has all that it names.
-struct LocalPutter {
-    directories: LocalDirectories,
-    order: LeavesFirst,
-    batch: Vec<Arc<Directory>>,
-    batch_bytes: usize,
-}
-
-#[async_trait]
-impl DirectoryPutter for LocalPutter {
-    async fn put(&mut self, directory: Arc<Directory>) -> Result<()> {
-        if !self.order.add(&directory).map_err(Error::invalid)? {
-            return Ok(());
-        }
-        // The last one stays back, since it may be the root of a closure that is not whole.
-        if self.batch.len() >= BATCH_DIRECTORIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
-            self.batch_bytes = 0;
-            self.directories.write(std::mem::take(&mut self.batch)).await?;
-        }
-        self.batch_bytes += directory.encoded().len();
-        self.batch.push(directory);
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<Digest> {
-        let root = self.order.finish().map_err(Error::invalid)?;
-        self.directories.write(self.batch).await?;
-        Ok(root)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     service::{
         Error, Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
-        in_turn::{first_at_hand, first_that_has, pass_over, target},
+        in_turn::{Routed, first_at_hand, first_that_has, pass_over},
     },
 };
 
@@ -23,28 +23,7 @@ use crate::{
 ///
 /// It never copies anything from one source to another, and remembers nothing but which directories of a closure have
 /// passed.
-#[derive(Debug)]
-pub struct RoutedDirectories {
-    endpoint: Arc<str>,
-    read: Arc<[Arc<dyn DirectoryService>]>,
-    write: Option<Arc<dyn DirectoryService>>,
-}
-
-impl RoutedDirectories {
-    /// Asks those of `read` in this order; what is written goes to `write`. Errors that are not those of a source name
-    /// `endpoint`.
-    pub fn new(
-        endpoint: &str,
-        read: Vec<Arc<dyn DirectoryService>>,
-        write: Option<Arc<dyn DirectoryService>>,
-    ) -> Self {
-        RoutedDirectories { endpoint: endpoint.into(), read: read.into(), write }
-    }
-
-    fn target(&self) -> Result<&dyn DirectoryService> {
-        target(&self.write, &self.endpoint)
-    }
-}
+pub type RoutedDirectories = Routed<dyn DirectoryService>;
 
 /// A closure on its way.
 struct Passing {

@@ -10,7 +10,7 @@ use crate::{
     nix::{NarHash, PathInfo, StorePathDigest},
     service::{
         Error, Result,
-        in_turn::{first_that_has, pass_over, target},
+        in_turn::{Routed, first_that_has, pass_over},
         pathinfo::{NarCalculation, PathInfoService, PathInfoStream},
     },
 };
@@ -23,24 +23,7 @@ use crate::{
 /// then the list ends with the error.
 ///
 /// It never copies anything from one source to another. A list holds the 20 bytes of each path that has passed.
-#[derive(Debug)]
-pub struct RoutedPathInfos {
-    endpoint: Arc<str>,
-    read: Arc<[Arc<dyn PathInfoService>]>,
-    write: Option<Arc<dyn PathInfoService>>,
-}
-
-impl RoutedPathInfos {
-    /// Asks those of `read` in this order; what is written goes to `write`. Errors that are not those of a source name
-    /// `endpoint`.
-    pub fn new(
-        endpoint: &str,
-        read: Vec<Arc<dyn PathInfoService>>,
-        write: Option<Arc<dyn PathInfoService>>,
-    ) -> Self {
-        RoutedPathInfos { endpoint: endpoint.into(), read: read.into(), write }
-    }
-}
+pub type RoutedPathInfos = Routed<dyn PathInfoService>;
 
 /// A list on its way.
 struct Listing {
@@ -87,7 +70,7 @@ impl PathInfoService for RoutedPathInfos {
     }
 
     async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {
-        target(&self.write, &self.endpoint)?.put(path_info).await
+        self.target()?.put(path_info).await
     }
 
     fn list(&self) -> PathInfoStream {

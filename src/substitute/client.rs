@@ -15,7 +15,7 @@ pub(super) use download::Download;
 use std::{
     future::Future,
     pin::pin,
-    sync::{Arc, Once, Weak},
+    sync::{Arc, Once},
     time::Duration,
 };
 
@@ -32,22 +32,16 @@ use self::error::Failure;
 use super::{cache_info::CACHE_INFO_NAME, fault::CacheFault};
 use crate::service::{
     Error, Result,
-    circuit::{Circuit, News},
-    pause::random_part,
+    circuit::{Circuit, News, try_until_it_answers},
+    pause::Attempts,
 };
 
 /// How often a question is asked at most, unless the address says otherwise.
 pub(super) const ATTEMPTS_DEFAULT: u32 = 4;
-/// The longest pause after the first attempt; it doubles with each.
-const PAUSE: Duration = Duration::from_millis(250);
 /// How many redirects are followed.
 pub const REDIRECTS_MAX: usize = 5;
 /// How long connecting may take.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
-/// How long is paused after the first try in the background that failed; twice as long after each,
-const TRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// up to this.
-const TRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -140,8 +134,8 @@ impl Client {
             return Err(Error::Offline { endpoint: self.endpoint.clone(), what: what.into() });
         }
         let deadline = Instant::now() + self.limits.deadline;
-        let mut pause = PAUSE;
-        for attempt in 1.. {
+        let mut attempts = Attempts::until(deadline);
+        loop {
             self.circuit.enter()?;
             let began = Instant::now();
             let answer = match timeout_at(deadline, self.twice(&question, deadline)).await {
@@ -169,16 +163,13 @@ impl Client {
                     error
                 }
             };
-            let next = Instant::now() + random_part(pause);
-            if attempt >= self.limits.attempts_max || next >= deadline {
+            let Some(next) = attempts.next(self.limits.attempts_max) else {
                 tracing::warn!(%error, what, "a binary cache does not answer");
                 return Err(error);
-            }
+            };
             tracing::debug!(%error, what, "trying again");
             sleep_until(next).await;
-            pause *= 2;
         }
-        unreachable!("the last attempt returns")
     }
 
     /// Asks, and by half of the time once more: the first question may have been lost.
@@ -307,28 +298,19 @@ impl Client {
 
     fn failed(self: &Arc<Self>, began: Instant, error: &Error) {
         if self.circuit.failed(began, error) == News::Opened {
-            tokio::spawn(try_until_it_answers(Arc::downgrade(self)));
+            try_until_it_answers(self, |client| async move { client.is_answering().await });
         }
     }
-}
 
-/// Asks for what every cache has, until it says anything or nobody wants to know any more.
-async fn try_until_it_answers(client: Weak<Client>) {
-    let mut pause = TRY_PAUSE_MIN;
-    loop {
-        let Some(client) = client.upgrade() else { return };
-        let url = format!("{}/{CACHE_INFO_NAME}", client.base);
-        let question = client.send(&url, &Beginning { at: 0, etag: None });
-        let answer = timeout_at(Instant::now() + client.limits.deadline, question).await;
-        match answer {
-            Ok(Err(Failure::Unreachable(_))) | Err(_) => {}
-            Ok(Ok(_) | Err(Failure::Passing(_) | Failure::Final(_))) => {
-                client.circuit.answered();
-                return;
-            }
+    /// Asks for what every cache has: whatever it says is an answer.
+    async fn is_answering(&self) -> bool {
+        let url = format!("{}/{CACHE_INFO_NAME}", self.base);
+        let question = self.send(&url, &Beginning { at: 0, etag: None });
+        let answer = timeout_at(Instant::now() + self.limits.deadline, question).await;
+        let answers = !matches!(answer, Ok(Err(Failure::Unreachable(_))) | Err(_));
+        if answers {
+            self.circuit.answered();
         }
-        drop(client);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(TRY_PAUSE_MAX);
+        answers
     }
 }

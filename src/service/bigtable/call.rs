@@ -1,11 +1,6 @@
 //! One call, however often it is tried, within one deadline; and what a status of the service means.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 
 use bigtable_rs::bigtable::{BigTable, BigTableConnection, RoutingMetadata};
 use tokio::{
@@ -19,13 +14,11 @@ use crate::service::{
     Cause, Error, Result,
     circuit::{Circuit, News, try_until_it_answers},
     grpc::{Failure, failure},
-    pause::random_part,
+    pause::Attempts,
 };
 
 /// How often a call is tried at most.
 const ATTEMPTS_MAX: u32 = 4;
-/// The longest pause after the first attempt; it doubles with each. A pause is a random part of it.
-const PAUSE: Duration = Duration::from_millis(250);
 /// The longest message that is read, in bytes: a cell of the longest kind, and what goes around it.
 const MESSAGE_LEN_MAX: usize = CELL_LEN_MAX + (4 << 20);
 
@@ -97,25 +90,23 @@ impl Connection {
             return Err(Error::Offline { endpoint: self.endpoint.clone(), what: what.into() });
         }
         let deadline = Instant::now() + self.options.deadline;
-        let mut pause = PAUSE;
-        for attempt in 1.. {
+        let mut attempts = Attempts::until(deadline);
+        loop {
             self.circuit.enter()?;
             let (error, may_pass, is_news) = match self.attempt_once(what, &call, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let next = Instant::now() + random_part(pause);
-            if !may_pass || attempt >= ATTEMPTS_MAX || next >= deadline {
+            let next = attempts.next(ATTEMPTS_MAX).filter(|_| may_pass);
+            let Some(next) = next else {
                 if is_news {
                     tracing::warn!(%error, what, "a call to Bigtable failed");
                 }
                 return Err(error);
-            }
+            };
             tracing::debug!(%error, what, "trying again");
             sleep_until(next).await;
-            pause *= 2;
         }
-        unreachable!("the last attempt returns")
     }
 
     /// The answer; or why there is none, whether another attempt may have one, and whether it is to be logged.

@@ -12,11 +12,8 @@ use super::{
     peers::{PeerId, Target},
     status::{Failure, failure, from_status},
 };
-use crate::service::{Error, Result, pause::random_part};
+use crate::service::{Error, Result, pause::Attempts};
 
-/// The longest pause after the first attempt; it doubles with each. A pause is a random part of it, so that those who
-/// failed together do not come again together.
-const PAUSE: Duration = Duration::from_millis(250);
 /// Work that takes long lasts at most this many deadlines. Meanwhile only the connection has to show that it lives.
 const LONG_WORK_DEADLINES: u32 = 120;
 
@@ -47,26 +44,23 @@ impl GrpcChannel {
         F: Future<Output = Answer<T>>,
     {
         let deadline = Instant::now() + self.time_for(method);
-        let mut pause = PAUSE;
-        for attempt in 1.. {
+        let mut attempts = Attempts::until(deadline);
+        loop {
             let (error, is_news) = match self.attempt_once(method, &call, deadline).await {
                 Attempt::Answered(answer) => return Ok(answer),
                 Attempt::Over(error) => return Err(error),
                 Attempt::Failed { error, is_news } => (error, is_news),
             };
-            let next = Instant::now() + random_part(pause);
             let attempts_max = self.0.options.attempts_max.max(self.0.peers.len() as u32);
-            if attempt >= attempts_max || next >= deadline {
+            let Some(next) = attempts.next(attempts_max) else {
                 if is_news {
                     tracing::warn!(%error, method = method.name, "a call failed");
                 }
                 return Err(error);
-            }
+            };
             tracing::debug!(%error, method = method.name, "trying again");
             sleep_until(next).await;
-            pause *= 2;
         }
-        unreachable!("the last attempt returns")
     }
 
     /// As [`GrpcChannel::attempt`], without trying again.

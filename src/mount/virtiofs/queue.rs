@@ -1,8 +1,7 @@
 //! Requests out of a queue, and replies back into it.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
-use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 use vhost_user_backend::{VringMutex, VringT as _};
 use virtio_queue::QueueOwnedT as _;
@@ -11,7 +10,7 @@ use vm_memory::{GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
 use super::{
     super::{
         errno::Errno,
-        fuse::{IO_LEN_MAX, Outcome, error_message},
+        fuse::{IO_LEN_MAX, Message, Outcome, error_message},
         wire::{self, OUT_HEADER_LEN, Request, op},
     },
     device::Guest,
@@ -108,15 +107,17 @@ impl Worker {
                     Some(message) => slot.reply(message),
                     None => {
                         drop(blob);
-                        let elsewhere = fuse.read_elsewhere(unique, ino, offset, len);
-                        finish(guest, queue, slot, unique, len, elsewhere);
+                        match fuse.read_elsewhere(unique, ino, offset, len) {
+                            Outcome::Later { unique, reply } => {
+                                later(guest, queue, slot, unique, reply);
+                            }
+                            Outcome::Reply(message) => slot.reply(&message),
+                            _ => slot.reply(&error_message(unique, Errno::IO)),
+                        }
                     }
                 }
             }
-            Outcome::Later { unique, reply } => {
-                let room = slot.room();
-                finish(guest, queue, slot, unique, room, Outcome::Later { unique, reply });
-            }
+            Outcome::Later { unique, reply } => later(guest, queue, slot, unique, reply),
             Outcome::Silence => slot.discard(),
             Outcome::Interrupt { unique } => {
                 guest.pending.interrupt(unique);
@@ -150,26 +151,20 @@ impl Worker {
     }
 }
 
-/// Replies with what comes of a request that is not answered yet, of up to `room` bytes.
-fn finish(
+/// Replies once the reply is there.
+fn later(
     guest: &Arc<Guest>,
     queue: usize,
     slot: Slot,
     unique: u64,
-    room: usize,
-    outcome: Outcome,
+    reply: Pin<Box<dyn Future<Output = Message> + Send>>,
 ) {
-    let reply = match outcome {
-        Outcome::Reply(message) => return slot.reply(&message),
-        Outcome::Later { reply, .. } => reply,
-        _ => return slot.reply(&error_message(unique, Errno::IO)),
-    };
-    let weight = weight(room);
+    let weight = weight(slot.room());
     let started = guest.pending.start(queue, unique, slot, |ticket| {
         let waiting = guest.clone();
         let task = async move {
             // What is at hand goes on being served while others wait for their turn.
-            let _turn = turn(&waiting.fetching, weight).await;
+            let _turn = waiting.fetching.acquire_many(weight).await;
             let message = reply.await;
             if let Some(slot) = waiting.pending.end(ticket) {
                 slot.reply(&message);
@@ -188,9 +183,4 @@ pub(super) const TURN_LEN: usize = 4096;
 
 fn weight(room: usize) -> u32 {
     (room.min(IO_LEN_MAX) / TURN_LEN + 1) as u32
-}
-
-async fn turn(fetching: &Semaphore, weight: u32) -> Option<tokio::sync::SemaphorePermit<'_>> {
-    // It is never closed.
-    fetching.acquire_many(weight).await.ok()
 }

@@ -2,6 +2,8 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/beside.rs"]
+mod beside;
 #[path = "../support/bigtable.rs"]
 mod bigtable_emulator;
 #[path = "../support/faults.rs"]

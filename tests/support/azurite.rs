@@ -2,9 +2,9 @@
 #![allow(dead_code)] // Each binary uses its part.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -14,17 +14,15 @@ use std::{
 use data_encoding::BASE64;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{have_program, run};
+use crate::{
+    beside,
+    support::{have_program, run},
+};
 
 /// What every Azurite has: no secret.
 pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-
-/// Runs the server beside a reader of our pipe: when that is closed, whoever held it is gone.
-const SCRIPT: &str = "azurite-blob --blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence \
-                      --skipApiVersionCheck --disableTelemetry & server=$!; cat >/dev/null; \
-                      kill $server; wait $server";
 
 /// The server.
 #[derive(Debug)]
@@ -43,20 +41,17 @@ pub fn azurite() -> Option<&'static Azurite> {
 
 impl Azurite {
     fn start() -> Self {
-        let mut running = Command::new("sh")
-            .args(["-c", SCRIPT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a shell");
-        let said = running.stdout.take().expect("it is a pipe");
-        let mut lines = BufReader::new(said).lines().map_while(Result::ok);
-        let address = lines
-            .find_map(|line| line.split_once("listens on http://")?.1.trim().parse().ok())
-            .expect("azurite says where it listens");
-        // What it says of each request must go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
+        let command = [
+            "azurite-blob",
+            "--blobHost",
+            "127.0.0.1",
+            "--blobPort",
+            "0",
+            "--inMemoryPersistence",
+            "--skipApiVersionCheck",
+            "--disableTelemetry",
+        ];
+        let (running, address) = beside::start(&command, "listens on http://");
         Azurite { address, containers: AtomicUsize::new(0), _running: running }
     }
 

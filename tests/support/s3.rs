@@ -2,20 +2,16 @@
 #![allow(dead_code)] // Each binary uses its part.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use crate::support::have_program;
-
-/// Runs the server beside a reader of our pipe: when that is closed, whoever held it is gone.
-const SCRIPT: &str =
-    "moto_server -H 127.0.0.1 -p 0 & server=$!; cat >/dev/null; kill $server; wait $server";
+use crate::{beside, support::have_program};
 
 /// The server.
 #[derive(Debug)]
@@ -34,20 +30,8 @@ pub fn s3() -> Option<&'static S3> {
 
 impl S3 {
     fn start() -> Self {
-        let mut running = Command::new("sh")
-            .args(["-c", SCRIPT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        let said = running.stderr.take().expect("it is a pipe");
-        let mut lines = BufReader::new(said).lines().map_while(Result::ok);
-        let address = lines
-            .find_map(|line| line.split_once("http://")?.1.trim().parse().ok())
-            .expect("moto_server says where it listens");
-        // What it says of each request must go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
+        let command = ["moto_server", "-H", "127.0.0.1", "-p", "0"];
+        let (running, address) = beside::start(&command, "http://");
         S3 { address, buckets: AtomicUsize::new(0), _running: running }
     }
 

@@ -64,7 +64,7 @@ fn after_a_guest_that_was_killed_while_it_read_the_next_one_reads() {
     let look = format!("ls {tree} >/dev/null; cat {tree}/3; echo; ");
     let mut guest = Machine::boot(&socket, 1, &format!("{look} read line; cat {tree}/big | wc -c"));
     guest.wait_for("contents 3");
-    daemon.signal(rustix::process::Signal::STOP);
+    daemon.pause();
     guest.type_line("go on");
     thread::sleep(Duration::from_secs(1));
     guest.kill();

@@ -139,6 +139,19 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("it runs");
     }
 
+    /// Stops it as it is, and waits until none of its threads runs any more.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_until("it stands still", || {
+            let mut tasks = fs::read_dir(&tasks).expect("it is there").flatten();
+            tasks.all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+            })
+        });
+    }
+
     /// Waits for the end. Returns whether it was a success.
     pub fn wait(&mut self) -> bool {
         let start = Instant::now();

@@ -6,6 +6,7 @@ mod access;
 mod cache;
 mod cat;
 mod closure;
+mod completions;
 mod config;
 mod copy;
 mod daemon;
@@ -14,6 +15,7 @@ mod import;
 mod listen;
 mod look;
 mod ls;
+mod man;
 mod mount;
 mod nar;
 mod options;
@@ -75,6 +77,8 @@ enum Command {
     Fetch(fetch::Fetch),
     Cache(cache::Cache),
     Config(config::Config),
+    Completions(completions::Completions),
+    Man(man::Man),
     #[command(name = watchdog::COMMAND, hide = true)]
     Watchdog(watchdog::Watchdog),
 }
@@ -122,8 +126,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { command, options } = cli;
-    if let Command::Watchdog(watchdog) = command {
-        return watchdog.run();
+    // What needs neither a store nor a runtime.
+    match &command {
+        Command::Watchdog(command) => return command.run(),
+        Command::Completions(command) => return command.run(),
+        Command::Man(command) => return command.run(),
+        _ => {}
     }
     // What runs for long tells what it does; what answers a question only tells what went wrong.
     let default_level = match command {
@@ -159,7 +167,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Closure(command) => runtime.block_on(command.run(&options)),
         Command::AccessReport(command) => command.run(),
         Command::Registration(command) => runtime.block_on(command.run(&options)),
-        Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
+        Command::Watchdog(_) | Command::Completions(_) | Command::Man(_) => {
+            unreachable!("it ran above, without a runtime")
+        }
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result

@@ -10,3 +10,4 @@ mod commands;
 mod config;
 mod crashes;
 mod nix;
+mod shells;

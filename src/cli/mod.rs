@@ -40,7 +40,13 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::{observe::log, service::Cause};
+use crate::{
+    observe::{
+        journal::{PRIORITY_ERROR, with_priority},
+        log::{self, LogFormat},
+    },
+    service::Cause,
+};
 
 pub use options::{GlobalOptions, ProgressWhen};
 
@@ -100,7 +106,8 @@ const EXIT_ABSENT: u8 = 3;
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli) {
+    let log_format = cli.options.log_format.unwrap_or_else(LogFormat::fitting);
+    match run(cli, log_format) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -113,7 +120,11 @@ pub fn main() -> ExitCode {
                 EXIT_FAILED
             };
             // Each cause is told once, also where an error's own words name it.
-            let _ = writeln!(io::stderr(), "error: {}", Cause::new(error));
+            let mut text = format!("error: {}\n", Cause::new(error));
+            if log_format == LogFormat::Journal {
+                text = with_priority(PRIORITY_ERROR, &text);
+            }
+            let _ = io::stderr().write_all(text.as_bytes());
             ExitCode::from(code)
         }
     }
@@ -124,7 +135,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io_error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
     let Cli { command, options } = cli;
     // What needs neither a store nor a runtime.
     match &command {
@@ -140,7 +151,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Virtiofs(_) => "info",
         _ => "warn",
     };
-    log::init(options.log_level.as_deref(), default_level, options.log_format)?;
+    log::init(options.log_level.as_deref(), default_level, log_format)?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -99,9 +99,9 @@ pub struct GlobalOptions {
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(super) log_level: Option<String>,
 
-    /// How to log
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    pub(super) log_format: LogFormat,
+    /// How to log [default: journal where standard error goes to journald, else text]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    pub(super) log_format: Option<LogFormat>,
 
     /// Whether long work shows its progress
     #[arg(long, global = true, value_enum, default_value_t = ProgressWhen::Auto)]

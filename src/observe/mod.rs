@@ -1,3 +1,4 @@
 //! What happens, told.
 
+pub mod journal;
 pub mod log;

@@ -9,5 +9,6 @@ mod cache;
 mod commands;
 mod config;
 mod crashes;
+mod logs;
 mod nix;
 mod shells;

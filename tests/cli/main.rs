@@ -9,6 +9,7 @@ mod cache;
 mod commands;
 mod config;
 mod crashes;
+mod documents;
 mod logs;
 mod nix;
 mod shells;

@@ -8,11 +8,15 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use tokio::runtime::Handle;
 
-use super::{GlobalOptions, listen, serve::read_tokens, signals::Signals};
-use crate::serve::{
-    Listener, Tokens,
-    grpc::{self, Access, ServerOptions, ServerTls},
+use super::{GlobalOptions, eyes::EyesOptions, listen, serve::read_tokens, signals::Signals};
+use crate::{
+    observe::Role,
+    serve::{
+        Listener, Tokens,
+        grpc::{self, Access, ServerOptions, ServerTls},
+    },
 };
 
 const DEFAULT_LISTEN: &str = "[::1]:8000";
@@ -29,6 +33,9 @@ pub(super) struct Daemon {
     /// Where to listen: host:port or unix:/path; may be repeated [default: [::1]:8000]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+
+    #[command(flatten)]
+    eyes: EyesOptions,
 
     /// Speak TLS on TCP, with the certificate in this file, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -57,7 +64,9 @@ impl Daemon {
         let signals = Signals::new()?;
         let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
         let server = self.server(&listeners, options)?;
+        let eyes = self.eyes.open(Role::Daemon)?;
         let stores = options.open_without_token()?;
+        eyes.start(&Handle::current());
         let serve =
             |listener, stopped| grpc::serve_with(listener, stores.clone(), server.clone(), stopped);
         listen::serve_all(listeners, signals, serve).await?;

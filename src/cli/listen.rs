@@ -64,7 +64,7 @@ where
     Ok(())
 }
 
-fn bind(address: &str) -> anyhow::Result<(String, Listener)> {
+pub(super) fn bind(address: &str) -> anyhow::Result<(String, Listener)> {
     let failed = || format!("cannot listen on {address}");
     if let Some(path) = address.strip_prefix("unix:") {
         let listener = Listener::unix(Path::new(path)).with_context(failed)?;

@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod copy;
 mod daemon;
+mod eyes;
 mod fetch;
 mod import;
 mod listen;

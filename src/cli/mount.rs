@@ -14,14 +14,15 @@ use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    GlobalOptions, Usage, access::AccessOptions, import::import_all, signals::Signals,
-    view::ViewOptions, watchdog,
+    GlobalOptions, Usage, access::AccessOptions, eyes::EyesOptions, import::import_all,
+    signals::Signals, view::ViewOptions, watchdog,
 };
 use crate::{
     mount::{
         IoMode, Session, SessionOptions, busy,
         mountpoint::{self, Mountpoint},
     },
+    observe::Role,
     vfs::{Ino, Tree, Vfs},
 };
 
@@ -55,6 +56,9 @@ pub(super) struct Mount {
     #[command(flatten)]
     access: AccessOptions,
 
+    #[command(flatten)]
+    eyes: EyesOptions,
+
     /// Let other users in, too (users other than root need user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     allow_other: bool,
@@ -77,6 +81,7 @@ impl Mount {
             let _context = runtime.enter();
             Signals::new()?
         };
+        let eyes = self.eyes.open(Role::Mount)?;
         let stores = {
             let _context = runtime.enter();
             options.open()?
@@ -97,6 +102,7 @@ impl Mount {
             vfs.forget(seen.ino, 1);
         }
 
+        eyes.start(runtime.handle());
         let created = create_directory(&place)?;
         let result = self.serve(&place, vfs, runtime, &mut signals);
         if created {

@@ -8,12 +8,14 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use tokio::runtime::Handle;
 use tracing::info;
 
-use super::{GlobalOptions, listen, signals::Signals};
+use super::{GlobalOptions, eyes::EyesOptions, listen, signals::Signals};
 use crate::{
     compose::size::parse_size,
     nix::SecretKey,
+    observe::Role,
     serve::{
         Listener, Tokens,
         http::{self, BinaryCache, CacheOptions, UploadOptions},
@@ -34,6 +36,9 @@ pub(super) struct Serve {
     /// Where to listen: host:port or unix:/path; may be repeated [default: [::1]:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+
+    #[command(flatten)]
+    eyes: EyesOptions,
 
     /// Which of several caches Nix asks first: that with the lowest number. That of cache.nixos.org is 40
     #[arg(long, value_name = "N", default_value_t = 30)]
@@ -72,7 +77,9 @@ impl Serve {
         }
         let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
         let uploads = self.uploads(&listeners)?;
+        let eyes = self.eyes.open(Role::Serve)?;
         let stores = options.open()?;
+        eyes.start(&Handle::current());
         let cache_options =
             CacheOptions { priority: self.priority, keys, logs: self.log_dir.clone(), uploads };
         let cache = Arc::new(BinaryCache::new(stores.clone(), cache_options));

@@ -14,9 +14,12 @@ use listenfd::ListenFd;
 use tokio::runtime::Runtime;
 use tracing::info;
 
-use super::{GlobalOptions, access::AccessOptions, signals::Signals, view::ViewOptions};
+use super::{
+    GlobalOptions, access::AccessOptions, eyes::EyesOptions, signals::Signals, view::ViewOptions,
+};
 use crate::{
     mount::virtiofs,
+    observe::Role,
     serve::Listener,
     vfs::{Tree, Vfs},
 };
@@ -45,6 +48,9 @@ pub(super) struct Virtiofs {
     #[command(flatten)]
     access: AccessOptions,
 
+    #[command(flatten)]
+    eyes: EyesOptions,
+
     /// How many queues of requests a guest may have [default: the number of processors, at most 8]
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(virtiofs::QUEUES_MAX)))]
@@ -56,6 +62,7 @@ impl Virtiofs {
         self.socket = self.socket.take().or_else(|| self.view.take_place());
         let _context = runtime.enter();
         let mut signals = Signals::new()?;
+        let eyes = self.eyes.open(Role::Virtiofs)?;
         let (listener, ours) = self.listener()?;
         let stores = options.open()?;
         let visible = runtime.block_on(self.view.visible(&stores, []))?;
@@ -66,6 +73,7 @@ impl Virtiofs {
             let vfs = Vfs::of(tree.clone(), visible.clone(), vfs_options);
             Arc::new(vfs.observed_by(observer.clone()))
         });
+        eyes.start(runtime.handle());
         let server = virtiofs::serve(listener, self.queues(), new_vfs, runtime.handle().clone())
             .context("cannot serve guests")?;
         info!(socket = ?self.socket, "waiting for guests; Ctrl-C ends");

@@ -1,4 +1,23 @@
-//! What happens, told.
+//! What happens, told: logs, and the numbers of `--metrics`.
+//!
+//! What is counted is counted for the whole process, as what is logged is: there is one set of counters, and any room
+//! may add to it. Counting takes no lock. The names of all metrics stand in [`names`].
+//!
+//! The counters are our own, and not those of a crate: counting here is one relaxed addition to a place that is the
+//! thread's own, which the usual crates do not do (they look a series up by its labels, or lock a histogram), and what is
+//! left for them to do is to write some lines of text.
 
+mod counter;
+mod histogram;
 pub mod journal;
 pub mod log;
+mod metric;
+pub mod names;
+mod process;
+mod scrape;
+
+pub use counter::{Counter, Gauge, Held, SLOTS, slot};
+pub use histogram::{BOUNDS, Histogram, Snapshot};
+pub use metric::{Kind, Metric, Role};
+pub use process::begin;
+pub use scrape::{Scrape, register, scrape};

@@ -3,6 +3,7 @@
 pub mod grpc;
 pub mod http;
 mod listener;
+pub mod metrics;
 mod tokens;
 
 pub use listener::Listener;

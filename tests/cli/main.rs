@@ -2,6 +2,8 @@
 
 #[path = "../support/real_nix.rs"]
 mod real_nix;
+#[path = "../support/scrape.rs"]
+mod scrape;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -11,5 +13,6 @@ mod config;
 mod crashes;
 mod documents;
 mod logs;
+mod metrics;
 mod nix;
 mod shells;

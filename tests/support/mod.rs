@@ -63,6 +63,7 @@ pub fn lazystore(store_dir: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     for variable in [
         "LAZYSTORE_STORE",
+        "LAZYSTORE_METRICS",
         "BLOB_SERVICE_ADDR",
         "DIRECTORY_SERVICE_ADDR",
         "PATH_INFO_SERVICE_ADDR",

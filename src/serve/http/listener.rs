@@ -17,17 +17,26 @@ use tokio::{
 use super::{BinaryCache, answer::answer};
 use crate::serve::{Listener, listener::Bound};
 
-/// How many connections there may be. Further ones wait to be taken.
-const CONNECTIONS_MAX: usize = 1024;
+/// What clients may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many connections there may be. Further ones wait to be taken.
+    pub(crate) connections_max: usize,
+    /// How long a client may take to say what it wants, also when it has nothing to ask.
+    pub(crate) head_timeout: Duration,
+    /// How much may stand before the contents of a request, in bytes.
+    pub(crate) head_bytes_max: usize,
+    /// How many requests of one connection are worked on at the same time.
+    pub(crate) connection_streams_max: u32,
+}
 
-/// How long a client may take to say what it wants, also when it has nothing to ask.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How much may stand before the contents of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-
-/// How many requests of one connection are worked on at the same time.
-const CONNECTION_STREAMS_MAX: u32 = 128;
+/// What clients of a binary cache may cost.
+const LIMITS: Limits = Limits {
+    connections_max: 1024,
+    head_timeout: Duration::from_secs(60),
+    head_bytes_max: 64 << 10,
+    connection_streams_max: 128,
+};
 
 /// How often an idle client is asked whether it lives, and how long it may take to react.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -44,11 +53,20 @@ pub async fn serve(
     cache: Arc<BinaryCache>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let server = Server {
-        router: Router::new().fallback(answer).with_state(cache),
-        running: GracefulShutdown::new(),
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-    };
+    let router = Router::new().fallback(answer).with_state(cache);
+    serve_router(listener, router, LIMITS, shutdown).await
+}
+
+/// Answers by `router`.
+pub(crate) async fn serve_router(
+    listener: Listener,
+    router: Router,
+    limits: Limits,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let (running, places) =
+        (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections_max)));
+    let server = Server { router, running, places, limits };
     let (listener, _socket_file) = listener.into_tokio()?;
     let take_all = async {
         loop {
@@ -85,6 +103,7 @@ struct Server {
     router: Router,
     running: GracefulShutdown,
     places: Arc<Semaphore>,
+    limits: Limits,
 }
 
 impl Server {
@@ -94,17 +113,18 @@ impl Server {
         socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         place: P,
     ) {
+        let limits = self.limits;
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX);
+            .header_read_timeout(limits.head_timeout)
+            .max_buf_size(limits.head_bytes_max);
         builder
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .max_concurrent_streams(limits.connection_streams_max)
+            .max_header_list_size(limits.head_bytes_max as u32)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_INTERVAL);
         let service = TowerToHyperService::new(self.router.clone());

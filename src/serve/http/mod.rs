@@ -37,6 +37,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::Semaphore;
 
 pub use listener::serve;
+pub(crate) use listener::{Limits, serve_router};
 pub use upload::UploadOptions;
 
 use crate::{

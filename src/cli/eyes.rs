@@ -1,0 +1,49 @@
+//! How those who run a command see what it does.
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::runtime::Handle;
+use tracing::{error, info};
+
+use super::listen;
+use crate::{
+    observe::{self, Role},
+    serve::{Listener, metrics},
+};
+
+/// Options of the commands that run on.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for those who run it")]
+pub(super) struct EyesOptions {
+    /// Tell numbers for Prometheus at http://ADDR/metrics (docs/metrics.md): host:port or unix:/path; may be repeated. Who
+    /// can connect there sees how much is read, and the addresses of far stores, but no store path
+    #[arg(long, value_name = "ADDR", env = "LAZYSTORE_METRICS", value_delimiter = ',')]
+    metrics: Vec<String>,
+}
+
+/// Where numbers are told, bound but not served yet.
+pub(super) struct Eyes(Vec<(String, Listener)>);
+
+impl EyesOptions {
+    /// Begins to count, and binds the addresses: before anything else, so that what is wrong with them is told first.
+    pub(super) fn open(&self, role: Role) -> anyhow::Result<Eyes> {
+        observe::begin(role);
+        let addresses = self.metrics.iter().filter(|address| !address.is_empty());
+        let bound = addresses.map(|address| listen::bind(address)).collect::<Result<_, _>>();
+        Ok(Eyes(bound.context("cannot tell metrics: choose another address for --metrics")?))
+    }
+}
+
+impl Eyes {
+    /// Tells from now on, for as long as the process lives.
+    pub(super) fn start(self, runtime: &Handle) {
+        for (address, listener) in self.0 {
+            info!(%address, "telling metrics");
+            runtime.spawn(async move {
+                if let Err(error) = metrics::serve(listener, std::future::pending()).await {
+                    error!(%address, %error, "tells no metrics any more");
+                }
+            });
+        }
+    }
+}

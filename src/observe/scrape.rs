@@ -1,0 +1,162 @@
+//! All numbers at one moment, in the text form of Prometheus.
+//!
+//! The form is that of <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use parking_lot::Mutex;
+
+use super::{
+    Kind, Metric, Snapshot, names,
+    process::{self, role},
+};
+
+/// Adds numbers to a scrape. Returns `false` if what it told of is gone, so that it is not asked again.
+type Collector = Box<dyn Fn(&mut Scrape) -> bool + Send + Sync>;
+
+static COLLECTORS: Mutex<Vec<Collector>> = Mutex::new(Vec::new());
+
+/// From now on `collector` is asked for its numbers. It returns `false` once what it tells of is gone.
+pub fn register(collector: impl Fn(&mut Scrape) -> bool + Send + Sync + 'static) {
+    COLLECTORS.lock().push(Box::new(collector));
+}
+
+/// Asks everybody for their numbers.
+pub fn scrape() -> Scrape {
+    let mut scrape = Scrape::default();
+    process::collect(&mut scrape);
+    // One scrape at a time: whoever is asked here registers nobody.
+    COLLECTORS.lock().retain(|collector| collector(&mut scrape));
+    scrape
+}
+
+/// The numbers of all metrics at one moment. What is told twice under the same labels is summed up.
+#[derive(Debug, Default)]
+pub struct Scrape {
+    numbers: BTreeMap<(&'static str, String), f64>,
+    histograms: BTreeMap<(&'static str, String), Snapshot>,
+}
+
+impl Scrape {
+    /// A number of things.
+    pub fn count(&mut self, metric: &'static Metric, labels: &[&str], value: u64) {
+        self.number(metric, labels, value as f64);
+    }
+
+    /// A number.
+    pub fn number(&mut self, metric: &'static Metric, labels: &[&str], value: f64) {
+        debug_assert_ne!(metric.kind, Kind::Histogram, "{}", metric.name);
+        *self.numbers.entry((metric.name, written(metric, labels))).or_default() += value;
+    }
+
+    /// Durations.
+    pub fn durations(&mut self, metric: &'static Metric, labels: &[&str], value: &Snapshot) {
+        debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
+        self.histograms.entry((metric.name, written(metric, labels))).or_default().add(value);
+    }
+
+    /// As Prometheus reads it: all metrics that this command has, also those of which there is nothing yet.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(16 << 10);
+        for metric in names::ALL.iter().filter(|m| role().is_none_or(|r| m.roles.contains(&r))) {
+            // Writing to a string cannot fail.
+            let _ = self.family(&mut text, metric);
+        }
+        text
+    }
+
+    fn family(&self, text: &mut String, metric: &Metric) -> std::fmt::Result {
+        let Metric { name, help, kind, .. } = metric;
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name())?;
+        let all = (*name, String::new())..;
+        for ((_, labels), value) in
+            self.numbers.range(all.clone()).take_while(|(k, _)| k.0 == *name)
+        {
+            match labels.as_str() {
+                "" => writeln!(text, "{name} {value}")?,
+                labels => writeln!(text, "{name}{{{labels}}} {value}")?,
+            }
+        }
+        for ((_, labels), value) in self.histograms.range(all).take_while(|(k, _)| k.0 == *name) {
+            let comma = if labels.is_empty() { "" } else { "," };
+            for (bound, count) in value.up_to() {
+                writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}")?;
+            }
+            let count = value.count();
+            writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}")?;
+            writeln!(text, "{name}_sum{{{labels}}} {}", value.seconds())?;
+            writeln!(text, "{name}_count{{{labels}}} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Labels as they stand between braces.
+fn written(metric: &Metric, values: &[&str]) -> String {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+    let mut text = String::new();
+    for (label, value) in metric.labels.iter().zip(values) {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(label);
+        text.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => text.push_str("\\\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str("\\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::Histogram;
+
+    static TEST: Metric = Metric {
+        name: "lazystore_process_open_fds",
+        kind: Kind::Histogram,
+        help: "",
+        labels: &["a"],
+        roles: &[],
+    };
+
+    #[test]
+    fn numbers_are_written_as_prometheus_reads_them() {
+        let mut scrape = Scrape::default();
+        scrape.count(&names::BUILD_INFO, &["a\"b\\c\nd", ""], 1);
+        scrape.count(&names::BUILD_INFO, &["a\"b\\c\nd", ""], 1);
+        let histogram = Histogram::new();
+        histogram.note(Duration::from_millis(2));
+        scrape.durations(&TEST, &["read"], &histogram.snapshot());
+        let text = scrape.text();
+        for line in [
+            "lazystore_build_info{version=\"a\\\"b\\\\c\\nd\",command=\"\"} 2",
+            "# TYPE lazystore_build_info gauge",
+            "lazystore_process_open_fds_bucket{a=\"read\",le=\"0.001\"} 0",
+            "lazystore_process_open_fds_bucket{a=\"read\",le=\"0.0025\"} 1",
+            "lazystore_process_open_fds_bucket{a=\"read\",le=\"+Inf\"} 1",
+            "lazystore_process_open_fds_sum{a=\"read\"} 0.002",
+            "lazystore_process_open_fds_count{a=\"read\"} 1",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_gone_is_not_asked_again() {
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        register(|_| ASKED.fetch_add(1, Relaxed) == 0);
+        (0..4).for_each(|_| drop(scrape()));
+        assert_eq!(ASKED.load(Relaxed), 2);
+    }
+}

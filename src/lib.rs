@@ -6,6 +6,9 @@
 //! [`vfs`] is the filesystem without a kernel, [`mount`] brings it to one; [`serve`] answers
 //! others; [`compose`] builds stacks of services from addresses; [`observe`] tells what happens; [`cli`] is the
 //! command line. `docs/architecture.md` shows how they depend on each other, and a test holds them to it.
+//!
+//! Features leave parts out: `fuse` is [`mount`] with the kernel's device, `virtiofs` the same for guests, `cloud` object
+//! stores and Bigtable. All are on by default; an address or a subcommand that a build lacks says so.
 
 pub mod access;
 pub mod audit;
@@ -15,6 +18,7 @@ pub mod compose;
 #[cfg(test)]
 mod house;
 pub mod ingest;
+#[cfg(any(feature = "fuse", feature = "virtiofs"))]
 pub mod mount;
 pub mod nix;
 pub mod observe;

@@ -1,4 +1,4 @@
-//! `--access-log` of what serves a view, and `lazystore access-report`.
+//! `lazystore access-report`.
 
 use std::{
     cmp::Reverse,
@@ -6,47 +6,15 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write as _},
     path::PathBuf,
-    sync::Arc,
 };
 
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{
-    access::{AccessLog, Report, Sum},
-    vfs::{Observer, Visible},
-};
+use crate::access::{Report, Sum};
 
 /// How many commands and store paths are told; the rest is left out.
 const LINES_MAX: usize = 100;
-
-/// Who is told what is read.
-#[derive(Debug, Args)]
-pub(super) struct AccessOptions {
-    /// Write what is read, by whom, and how much of it was fetched, to this file; lazystore access-report sums it up. What
-    /// the kernel has kept in memory and gives out again is not seen, nor what it reads of files that are passed through
-    #[arg(long, value_name = "FILE")]
-    access_log: Option<PathBuf>,
-}
-
-impl AccessOptions {
-    /// Begins the log, if one is wanted. `here` tells whether the readers are processes of this machine.
-    pub(super) fn observer(
-        &self,
-        here: bool,
-        visible: &Visible,
-    ) -> anyhow::Result<Option<Arc<dyn Observer>>> {
-        let Some(path) = &self.access_log else { return Ok(None) };
-        let mut inputs: Vec<_> = match visible {
-            Visible::Everything => Vec::new(),
-            Visible::Only(store_paths) => store_paths.iter().map(ToString::to_string).collect(),
-        };
-        inputs.sort();
-        let log = AccessLog::create(path, here, inputs)
-            .with_context(|| format!("cannot write the access log {}", path.display()))?;
-        Ok(Some(Arc::new(log)))
-    }
-}
 
 /// Sum up what --access-log of mount or virtiofs wrote.
 #[derive(Debug, Args)]

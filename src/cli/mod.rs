@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store path or what lies in it is absent.
 
 mod access;
+#[cfg(any(feature = "fuse", feature = "virtiofs"))]
+mod access_log;
 mod cache;
 mod cat;
 mod closure;
@@ -17,6 +19,7 @@ mod listen;
 mod look;
 mod ls;
 mod man;
+#[cfg_attr(not(feature = "fuse"), path = "no_mount.rs")]
 mod mount;
 mod nar;
 mod options;
@@ -28,9 +31,11 @@ mod sign;
 mod signals;
 mod stat;
 mod verify;
+#[cfg(any(feature = "fuse", feature = "virtiofs"))]
 mod view;
-#[cfg(feature = "virtiofs")]
+#[cfg_attr(not(feature = "virtiofs"), path = "no_virtiofs.rs")]
 mod virtiofs;
+#[cfg(feature = "fuse")]
 mod watchdog;
 
 use std::{
@@ -65,7 +70,6 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mount(mount::Mount),
-    #[cfg(feature = "virtiofs")]
     Virtiofs(virtiofs::Virtiofs),
     Daemon(daemon::Daemon),
     Serve(serve::Serve),
@@ -86,6 +90,7 @@ enum Command {
     Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
+    #[cfg(feature = "fuse")]
     #[command(name = watchdog::COMMAND, hide = true)]
     Watchdog(watchdog::Watchdog),
 }
@@ -140,6 +145,7 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
     let Cli { command, options } = cli;
     // What needs neither a store nor a runtime.
     match &command {
+        #[cfg(feature = "fuse")]
         Command::Watchdog(command) => return command.run(),
         Command::Completions(command) => return command.run(),
         Command::Man(command) => return command.run(),
@@ -147,9 +153,7 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
     }
     // What runs for long tells what it does; what answers a question only tells what went wrong.
     let default_level = match command {
-        Command::Mount(_) | Command::Daemon(_) | Command::Serve(_) => "info",
-        #[cfg(feature = "virtiofs")]
-        Command::Virtiofs(_) => "info",
+        Command::Mount(_) | Command::Virtiofs(_) | Command::Daemon(_) | Command::Serve(_) => "info",
         _ => "warn",
     };
     log::init(options.log_level.as_deref(), default_level, log_format)?;
@@ -160,7 +164,6 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     let result = match command {
         Command::Mount(command) => command.run(&options, &runtime),
-        #[cfg(feature = "virtiofs")]
         Command::Virtiofs(command) => command.run(&options, &runtime),
         Command::Daemon(command) => runtime.block_on(command.run(&options)),
         Command::Serve(command) => runtime.block_on(command.run(&options)),
@@ -179,9 +182,11 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
         Command::Closure(command) => runtime.block_on(command.run(&options)),
         Command::AccessReport(command) => command.run(),
         Command::Registration(command) => runtime.block_on(command.run(&options)),
-        Command::Watchdog(_) | Command::Completions(_) | Command::Man(_) => {
+        Command::Completions(_) | Command::Man(_) => {
             unreachable!("it ran above, without a runtime")
         }
+        #[cfg(feature = "fuse")]
+        Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result

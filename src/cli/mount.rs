@@ -14,7 +14,7 @@ use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    GlobalOptions, Usage, access::AccessOptions, eyes::EyesOptions, import::import_all,
+    GlobalOptions, Usage, access_log::AccessOptions, eyes::EyesOptions, import::import_all,
     signals::Signals, view::ViewOptions, watchdog,
 };
 use crate::{

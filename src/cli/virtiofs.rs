@@ -15,7 +15,8 @@ use tokio::runtime::Runtime;
 use tracing::info;
 
 use super::{
-    GlobalOptions, access::AccessOptions, eyes::EyesOptions, signals::Signals, view::ViewOptions,
+    GlobalOptions, access_log::AccessOptions, eyes::EyesOptions, signals::Signals,
+    view::ViewOptions,
 };
 use crate::{
     mount::virtiofs,

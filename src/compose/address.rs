@@ -3,17 +3,13 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
-    bigtable::parse_bigtable,
-    bucket::{BucketAddress, parse_bucket},
+    cloud::{self, CloudAddress},
     nix_address::{CacheAddress, parse_caches, percent_decoded},
     secrets::SecretFiles,
 };
 use crate::{
     castore::SizeRule,
-    service::{
-        bigtable::BigtableOptions,
-        grpc::{Dialect, DialectError, GrpcAddress},
-    },
+    service::grpc::{Dialect, DialectError, GrpcAddress},
 };
 
 /// Where a service is.
@@ -40,10 +36,8 @@ pub enum Address {
         /// What it is shown, and how it is known.
         secrets: SecretFiles,
     },
-    /// In a bucket.
-    Bucket(BucketAddress),
-    /// In a table of Bigtable: directories and path infos.
-    Bigtable(BigtableOptions),
+    /// In a bucket, or in a table of Bigtable.
+    Cloud(CloudAddress),
     /// In one or several binary caches.
     Nix(Vec<CacheAddress>),
 }
@@ -112,11 +106,11 @@ fn parse(address: &str) -> Result<Address, String> {
         return parse_caches(address).map(Address::Nix);
     }
     if let Some(bucket) = address.strip_prefix("objectstore+") {
-        return parse_bucket(bucket).map(Address::Bucket);
+        return cloud::bucket(bucket).map(Address::Cloud);
     }
     let (scheme, rest) = address.split_once(':').ok_or(FORMS)?;
     if scheme == "bigtable" {
-        return parse_bigtable(rest).map(Address::Bigtable);
+        return cloud::bigtable(rest).map(Address::Cloud);
     }
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     if let Some(kind) = scheme.strip_prefix("grpc+") {
@@ -214,11 +208,7 @@ impl fmt::Display for Address {
             Address::Local(None) => f.write_str("local:"),
             Address::Local(Some(path)) => write!(f, "local://{}", path.display()),
             Address::Grpc { server, .. } => server.fmt(f),
-            Address::Bucket(bucket) => write!(f, "objectstore+{}", bucket.url),
-            Address::Bigtable(options) => {
-                let BigtableOptions { project, instance, table, .. } = options;
-                write!(f, "bigtable://{instance}?project_id={project}&table_name={table}")
-            }
+            Address::Cloud(address) => address.fmt(f),
             Address::Nix(caches) => {
                 let names: Vec<_> =
                     caches.iter().map(|cache| format!("nix+{}", cache.options.url)).collect();

@@ -108,7 +108,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::compose::Address;
+    use crate::compose::{Address, CloudAddress};
 
     #[test]
     fn every_option_is_understood() {
@@ -126,7 +126,7 @@ mod tests {
             emulator: None,
             is_offline: false,
         };
-        assert_eq!(text.parse(), Ok(Address::Bigtable(expected)));
+        assert_eq!(text.parse(), Ok(Address::Cloud(CloudAddress::Bigtable(expected))));
     }
 
     #[test]

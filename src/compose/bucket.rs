@@ -75,18 +75,20 @@ impl Opener<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compose::Address;
+    use crate::compose::{Address, CloudAddress};
 
     #[test]
     fn every_option_is_understood() {
         let text = "objectstore+s3://bucket/some/where?endpoint=http%3A//host:9000&allow_http=true\
                     &region=eu&timeout=2.5&sizes=doubled";
-        let Ok(Address::Bucket(bucket)) = text.parse() else { panic!("{text} is a bucket") };
+        let Ok(Address::Cloud(CloudAddress::Bucket(bucket))) = text.parse() else {
+            panic!("{text} is a bucket")
+        };
         assert_eq!(bucket.url.to_string(), "s3://bucket/some/where");
         assert_eq!(bucket.timeout, Some(Duration::from_millis(2500)));
         assert_eq!(bucket.size_rule, SizeRule::Doubled);
         let other: Address = text.replace("eu", "us").parse().expect("legal");
-        assert_ne!(Address::Bucket(bucket), other);
+        assert_ne!(Address::Cloud(CloudAddress::Bucket(bucket)), other);
         assert_eq!(other.to_string(), "objectstore+s3://bucket/some/where");
     }
 

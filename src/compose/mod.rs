@@ -16,9 +16,13 @@
 //! Every service is counted (the `metrics` layer) where it is asked by the outside.
 
 mod address;
+#[cfg(feature = "cloud")]
 mod bigtable;
+#[cfg(feature = "cloud")]
 mod bucket;
 mod cache;
+#[cfg_attr(not(feature = "cloud"), path = "no_cloud.rs")]
+mod cloud;
 pub mod config;
 mod nix_address;
 mod opener;
@@ -35,8 +39,10 @@ mod substituted;
 use std::{path::PathBuf, sync::Arc};
 
 pub use address::{Address, AddressError};
+#[cfg(feature = "cloud")]
 pub use bucket::BucketAddress;
 pub use cache::{OpenCache, default_cache_size};
+pub use cloud::CloudAddress;
 pub use nix_address::CacheAddress;
 use opener::Opener;
 pub use plan::{
@@ -49,7 +55,7 @@ pub use shorthand::{Addresses, open};
 
 use crate::{
     nix::SignatureError,
-    service::{self, Stores, bucket::BucketError, local::LocalStore},
+    service::{self, Stores, local::LocalStore},
     substitute::CacheOptionsError,
 };
 
@@ -87,12 +93,13 @@ pub enum Error {
         source: service::Error,
     },
     /// A bucket cannot be opened.
+    #[cfg(feature = "cloud")]
     #[error("cannot open {address}: {source}")]
     Bucket {
         /// Which one.
         address: String,
         /// Why not.
-        source: Box<BucketError>,
+        source: Box<service::bucket::BucketError>,
     },
     /// A binary cache cannot be used.
     #[error("cannot use {address}: {source}")]

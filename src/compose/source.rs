@@ -49,22 +49,16 @@ impl Address {
     /// Whether such things can be there at all.
     pub(super) fn holds(&self, kind: Kind) -> bool {
         match self {
-            Address::Bigtable(_) => kind != Kind::Blobs,
-            Address::Memory
-            | Address::Local(_)
-            | Address::Grpc { .. }
-            | Address::Bucket(_)
-            | Address::Nix(_) => true,
+            Address::Memory | Address::Local(_) | Address::Grpc { .. } | Address::Nix(_) => true,
+            Address::Cloud(address) => address.holds(kind),
         }
     }
 
     /// Whether nothing can be written there.
     pub(super) fn is_read_only(&self) -> bool {
         match self {
-            Address::Memory | Address::Local(_) | Address::Grpc { .. } | Address::Bucket(_) => {
-                false
-            }
-            Address::Bigtable(options) => options.is_read_only,
+            Address::Memory | Address::Local(_) | Address::Grpc { .. } => false,
+            Address::Cloud(address) => address.is_read_only(),
             Address::Nix(_) => true,
         }
     }
@@ -81,8 +75,7 @@ impl Opener<'_> {
             Address::Memory => memory(),
             Address::Local(dir) => local(self.store(dir.as_deref())?),
             Address::Grpc { .. } => grpc(self.channel(address)?),
-            Address::Bucket(bucket) => self.bucket(bucket)?,
-            Address::Bigtable(options) => self.bigtable(options)?,
+            Address::Cloud(address) => self.cloud(address)?,
             Address::Nix(_) => unreachable!("binary caches do not get here"),
         };
         self.sources.insert(key, source.clone());

@@ -6,8 +6,10 @@
 //! A future that a service returns may be polled once outside of any task and handed to the runtime if it is not
 //! ready. What is at hand is answered within that first poll; see [`crate::vfs`].
 
+#[cfg(feature = "cloud")]
 pub mod bigtable;
 pub mod blob;
+#[cfg(feature = "cloud")]
 pub mod bucket;
 pub(crate) mod circuit;
 pub mod counters;

@@ -11,12 +11,14 @@ pub(in crate::service) enum SealedIn {
     /// The store directory of a cache.
     Cache,
     /// A bucket.
+    #[cfg(feature = "cloud")]
     Bucket,
 }
 
 fn seal_of(place: SealedIn, digest: &StorePathDigest, message: &[u8]) -> [u8; SEAL_LEN] {
     let mut hasher = blake3::Hasher::new_derive_key(match place {
         SealedIn::Cache => "lazystore 2026-11 path info in a cache",
+        #[cfg(feature = "cloud")]
         SealedIn::Bucket => "lazystore 2026-11 path info in a bucket",
     });
     hasher.update(digest.as_bytes()).update(message);
@@ -55,6 +57,7 @@ mod tests {
             Some(&b"message"[..])
         );
         assert_eq!(unseal(SealedIn::Cache, &StorePathDigest::from([8; 20]), sealed.clone()), None);
+        #[cfg(feature = "cloud")]
         assert_eq!(unseal(SealedIn::Bucket, &digest, sealed.clone()), None);
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.clone();

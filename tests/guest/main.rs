@@ -1,5 +1,4 @@
 //! Guests: real ones, and frontends that play one.
-#![cfg(feature = "virtiofs")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -25,6 +25,7 @@ pub(crate) use call::{Opened, Upload};
 pub use method::{Dialect, DialectError};
 pub use secrets::{BearerToken, BearerTokenError, ClientTls};
 pub use status::to_status;
+#[cfg(feature = "cloud")]
 pub(crate) use status::{Failure, failure};
 
 use crate::{

@@ -10,11 +10,14 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::runtime::Handle;
 
-use super::{GlobalOptions, eyes::EyesOptions, listen, serve::read_tokens, signals::Signals};
+use super::{
+    GlobalOptions, eyes::EyesOptions, listen, serve::read_tokens, signals::Signals,
+    supervised::ServiceOptions,
+};
 use crate::{
     observe::Role,
     serve::{
-        Listener, Tokens,
+        Listener, Running, Tokens,
         grpc::{self, Access, ServerOptions, ServerTls},
     },
 };
@@ -57,6 +60,9 @@ pub(super) struct Daemon {
     /// Listen without TLS where others than this machine can connect
     #[arg(long)]
     insecure: bool,
+
+    #[command(flatten)]
+    service: ServiceOptions,
 }
 
 impl Daemon {
@@ -68,8 +74,9 @@ impl Daemon {
         let stores = options.open_without_token()?;
         eyes.start(&Handle::current());
         let serve =
-            |listener, stopped| grpc::serve_with(listener, stores.clone(), server.clone(), stopped);
-        listen::serve_all(listeners, signals, serve).await?;
+            |listener, running| grpc::serve_with(listener, stores.clone(), server.clone(), running);
+        let running = Running::new(self.service.drain);
+        listen::serve_all(listeners, signals, running, serve).await?;
         stores.blobs.sync().await?;
         Ok(())
     }

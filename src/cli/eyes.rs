@@ -1,5 +1,7 @@
 //! How those who run a command see what it does.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
 use tokio::runtime::Handle;
@@ -8,7 +10,7 @@ use tracing::{error, info};
 use super::listen;
 use crate::{
     observe::{self, Role},
-    serve::{Listener, metrics},
+    serve::{Listener, Running, metrics},
 };
 
 /// Options of the commands that run on.
@@ -40,7 +42,7 @@ impl Eyes {
         for (address, listener) in self.0 {
             info!(%address, "telling metrics");
             runtime.spawn(async move {
-                if let Err(error) = metrics::serve(listener, std::future::pending()).await {
+                if let Err(error) = metrics::serve(listener, Running::new(Duration::ZERO)).await {
                     error!(%address, %error, "tells no metrics any more");
                 }
             });

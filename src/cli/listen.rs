@@ -1,22 +1,23 @@
 //! Listening, and stopping: what `daemon` and `serve` share.
 
-use std::{future::Future, io, net::ToSocketAddrs as _, os::fd::OwnedFd, path::Path};
+use std::{io, net::ToSocketAddrs as _, path::Path};
 
 use anyhow::{Context as _, bail};
-use futures::future::{BoxFuture, FutureExt as _, try_join_all};
-use listenfd::ListenFd;
-use tokio::sync::watch;
-use tracing::info;
+use futures::future::{FutureExt as _, try_join_all};
+use tracing::{info, warn};
 
-use super::signals::Signals;
-use crate::serve::Listener;
+use super::{
+    signals::Signals,
+    supervised::{self, Supervised},
+};
+use crate::serve::{Listener, Running};
 
 /// Where to listen, each with its name: at `addresses`, and on what systemd passes; without both at `default`.
 pub(super) fn listeners(
     addresses: &[String],
     default: &str,
 ) -> anyhow::Result<Vec<(String, Listener)>> {
-    let mut listeners = passed_by_systemd()?;
+    let mut listeners = supervised::passed()?;
     match addresses {
         [] if listeners.is_empty() => listeners.push(bind(default)?),
         addresses => {
@@ -28,26 +29,29 @@ pub(super) fn listeners(
     Ok(listeners)
 }
 
-/// Serves on all listeners, until a signal comes and what is under way is finished, or a second one comes.
+/// Serves on all listeners, until a signal comes and what is under way is finished, or takes longer than it may, or a
+/// second signal comes.
 pub(super) async fn serve_all<F>(
     listeners: Vec<(String, Listener)>,
     mut signals: Signals,
-    serve: impl Fn(Listener, BoxFuture<'static, ()>) -> F,
+    running: Running,
+    serve: impl Fn(Listener, Running) -> F,
 ) -> anyhow::Result<()>
 where
     F: Future<Output = io::Result<()>>,
 {
-    let (stop, stopping) = watch::channel(false);
+    let supervised = Supervised::from_env();
+    let names: Vec<_> = listeners.iter().map(|(name, _)| name.as_str()).collect();
+    let listening = format!("listening on {}", names.join(", "));
     let servers = try_join_all(listeners.into_iter().map(|(address, listener)| {
         info!(%address, "listening");
-        let mut stopping = stopping.clone();
-        let stopped = async move {
-            // An error means that the sender is gone, which is a reason to stop too.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        serve(listener, stopped.boxed())
+        serve(listener, running.clone())
     }));
     let mut servers = std::pin::pin!(servers);
+    // Whoever connects from now on is answered: the sockets are open.
+    let count = running.clone();
+    let describe = move || format!("{listening}; {} connections", count.connections());
+    supervised.ready(Box::new(describe), Box::new(|| supervised::runtime_runs().boxed()));
     tokio::select! {
         ended = &mut servers => {
             ended.context("cannot go on serving")?;
@@ -56,10 +60,19 @@ where
         () = signals.next() => {}
     }
     info!("stopping: requests under way are finished, a second signal ends them");
-    stop.send_replace(true);
+    supervised.stopping(running.drain());
+    running.stop();
     tokio::select! {
         ended = &mut servers => { ended.context("cannot end cleanly")?; }
         () = signals.next() => {}
+    }
+    match running.cut_off() {
+        0 => {}
+        connections => warn!(
+            connections,
+            drain_seconds = running.drain().as_secs_f64(),
+            "cut off: connections whose requests did not end in time"
+        ),
     }
     Ok(())
 }
@@ -75,20 +88,4 @@ pub(super) fn bind(address: &str) -> anyhow::Result<(String, Listener)> {
     // Port 0 means any: say which one it became.
     let bound = listener.local_address().map_or_else(|| address.to_owned(), |a| a.to_string());
     Ok((bound, listener))
-}
-
-fn passed_by_systemd() -> anyhow::Result<Vec<(String, Listener)>> {
-    let mut passed = ListenFd::from_env();
-    let mut listeners = Vec::new();
-    for index in 0..passed.len() {
-        // Whichever kind it is, `from_fd` finds out again; this only takes it out.
-        let socket = match passed.take_unix_listener(index) {
-            Ok(socket) => socket.map(OwnedFd::from),
-            Err(_) => passed.take_tcp_listener(index)?.map(OwnedFd::from),
-        };
-        if let Some(socket) = socket {
-            listeners.push((format!("socket {index} from systemd"), Listener::from_fd(socket)?));
-        }
-    }
-    Ok(listeners)
 }

@@ -30,6 +30,7 @@ mod serve;
 mod sign;
 mod signals;
 mod stat;
+mod supervised;
 mod verify;
 #[cfg(any(feature = "fuse", feature = "virtiofs"))]
 mod view;

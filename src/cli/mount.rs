@@ -14,8 +14,14 @@ use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    GlobalOptions, Usage, access_log::AccessOptions, eyes::EyesOptions, import::import_all,
-    signals::Signals, view::ViewOptions, watchdog,
+    GlobalOptions, Usage,
+    access_log::AccessOptions,
+    eyes::EyesOptions,
+    import::import_all,
+    signals::Signals,
+    supervised::{self, ServiceOptions, Supervised},
+    view::ViewOptions,
+    watchdog,
 };
 use crate::{
     mount::{
@@ -25,9 +31,6 @@ use crate::{
     observe::Role,
     vfs::{Ino, Tree, Vfs},
 };
-
-/// How long a mount that is in use is still served after it was detached.
-const DETACHED_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the threads may take to see that the mount is gone.
 const THREADS_GRACE: Duration = Duration::from_secs(2);
@@ -70,6 +73,9 @@ pub(super) struct Mount {
     /// How many threads answer the kernel [default: the number of processors, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+
+    #[command(flatten)]
+    service: ServiceOptions,
 }
 
 impl Mount {
@@ -131,7 +137,7 @@ impl Mount {
             .inspect_err(|error| warn!("a crash would leave a dead mount: {error:#}"));
         let session = Session::start(
             device,
-            vfs,
+            vfs.clone(),
             runtime.handle(),
             SessionOptions { threads: self.threads(), io_mode: self.io_mode },
         )
@@ -145,6 +151,7 @@ impl Mount {
             debug!(%error, "the kernel reads ahead as far as it does by default");
         }
         info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");
+        let supervised = self.supervise(&mountpoint, vfs, runtime)?;
 
         let (ended_tx, mut ended) = oneshot::channel();
         thread::spawn(move || {
@@ -157,12 +164,34 @@ impl Mount {
                     info!("unmounted by somebody else");
                     Ok(())
                 }
-                () = signals.next() => unmount(&mountpoint, &mut ended, signals).await,
+                () = signals.next() => {
+                    supervised.stopping(self.service.drain);
+                    unmount(&mountpoint, &mut ended, signals, self.service.drain).await
+                }
             }
         })?;
         // Its pipe closes with it.
         drop(watchdog);
         Ok(())
+    }
+
+    /// Tells the supervisor once the mount answers, and from then on how it is.
+    fn supervise(
+        &self,
+        mountpoint: &Mountpoint,
+        vfs: Arc<Vfs>,
+        runtime: &Runtime,
+    ) -> anyhow::Result<Supervised> {
+        let supervised = Supervised::from_env();
+        let probe = mountpoint.probe().and_then(|probe| probe.ask().map(|()| probe));
+        let probe = probe.context("the mount does not answer")?;
+        let path = mountpoint.path().display().to_string();
+        let describe =
+            move || format!("serving {path}; the kernel knows {} inodes", vfs.statfs().files);
+        let is_alive = supervised::asked_by_a_thread(move || probe.ask().is_ok());
+        let _context = runtime.enter();
+        supervised.ready(Box::new(describe), is_alive);
+        Ok(supervised)
     }
 
     fn threads(&self) -> usize {
@@ -190,6 +219,7 @@ async fn unmount(
     mountpoint: &Mountpoint,
     ended: &mut oneshot::Receiver<()>,
     signals: &mut Signals,
+    drain: Duration,
 ) -> anyhow::Result<()> {
     match mountpoint.unmount() {
         Ok(()) => {
@@ -210,10 +240,10 @@ async fn unmount(
     mountpoint.detach()?;
     warn!(
         "detached while in use: served for {} more seconds, or until the next signal",
-        DETACHED_GRACE.as_secs()
+        drain.as_secs_f64()
     );
     tokio::select! {
-        _ = timeout(DETACHED_GRACE, ended) => {}
+        _ = timeout(drain, ended) => {}
         () = signals.next() => {}
     }
     Ok(())

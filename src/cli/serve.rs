@@ -11,13 +11,15 @@ use clap::Args;
 use tokio::runtime::Handle;
 use tracing::info;
 
-use super::{GlobalOptions, eyes::EyesOptions, listen, signals::Signals};
+use super::{
+    GlobalOptions, eyes::EyesOptions, listen, signals::Signals, supervised::ServiceOptions,
+};
 use crate::{
     compose::size::parse_size,
     nix::SecretKey,
     observe::Role,
     serve::{
-        Listener, Tokens,
+        Listener, Running, Tokens,
         http::{self, BinaryCache, CacheOptions, UploadOptions},
     },
 };
@@ -65,6 +67,9 @@ pub(super) struct Serve {
     /// The longest archive that clients may bring, decompressed
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = parse_size)]
     upload_size_max: u64,
+
+    #[command(flatten)]
+    service: ServiceOptions,
 }
 
 impl Serve {
@@ -83,8 +88,9 @@ impl Serve {
         let cache_options =
             CacheOptions { priority: self.priority, keys, logs: self.log_dir.clone(), uploads };
         let cache = Arc::new(BinaryCache::new(stores.clone(), cache_options));
-        let serve = |listener, stopped| http::serve(listener, cache.clone(), stopped);
-        listen::serve_all(listeners, signals, serve).await?;
+        let serve = |listener, running| http::serve(listener, cache.clone(), running);
+        let running = Running::new(self.service.drain);
+        listen::serve_all(listeners, signals, running, serve).await?;
         stores.blobs.sync().await?;
         Ok(())
     }

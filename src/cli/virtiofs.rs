@@ -10,12 +10,16 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use listenfd::ListenFd;
+use futures::FutureExt as _;
 use tokio::runtime::Runtime;
 use tracing::info;
 
 use super::{
-    GlobalOptions, access_log::AccessOptions, eyes::EyesOptions, signals::Signals,
+    GlobalOptions,
+    access_log::AccessOptions,
+    eyes::EyesOptions,
+    signals::Signals,
+    supervised::{self, ServiceOptions, Supervised},
     view::ViewOptions,
 };
 use crate::{
@@ -56,6 +60,9 @@ pub(super) struct Virtiofs {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(virtiofs::QUEUES_MAX)))]
     queues: Option<u16>,
+
+    #[command(flatten)]
+    service: ServiceOptions,
 }
 
 impl Virtiofs {
@@ -78,9 +85,19 @@ impl Virtiofs {
         let server = virtiofs::serve(listener, self.queues(), new_vfs, runtime.handle().clone())
             .context("cannot serve guests")?;
         info!(socket = ?self.socket, "waiting for guests; Ctrl-C ends");
+        let supervised = Supervised::from_env();
+        let guests = server.guests();
+        let accepting = server.guests();
+        let describe = move || format!("waiting for guests; {} connected", guests.connected());
+        let is_alive = move || {
+            let is_accepting = accepting.is_accepting();
+            async move { is_accepting && supervised::runtime_runs().await }.boxed()
+        };
+        supervised.ready(Box::new(describe), Box::new(is_alive));
         runtime.block_on(signals.next());
         info!("stopping");
-        server.stop();
+        supervised.stopping(self.service.drain);
+        server.stop(self.service.drain);
         if let Some(path) = ours {
             // It may be gone already.
             let _ = fs::remove_file(path);
@@ -90,8 +107,18 @@ impl Virtiofs {
 
     /// The socket, and its file if it is ours to remove.
     fn listener(&self) -> anyhow::Result<(UnixListener, Option<&Path>)> {
-        if let Some(passed) = ListenFd::from_env().take_unix_listener(0)? {
-            return Ok((passed, None));
+        let mut passed = supervised::passed()?;
+        match (passed.pop(), passed.pop()) {
+            (Some(_), Some((name, _))) => {
+                bail!("there is one socket for guests: {name} is one too many")
+            }
+            (Some((_, Listener::Unix(listener, _))), None) => return Ok((listener, None)),
+            (Some((name, Listener::Tcp(_))), None) => {
+                bail!(
+                    "cannot use {name}: machine monitors need a unix socket, and it is a TCP socket"
+                )
+            }
+            (None, _) => {}
         }
         let Some(path) = &self.socket else {
             bail!("say where machine monitors connect: lazystore virtiofs SOCKET");

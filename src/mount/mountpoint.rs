@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::{
+    fs::StatxFlags,
     mount::{MountFlags, UnmountFlags},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
 };
@@ -125,6 +126,11 @@ impl Mountpoint {
         fs::write(setting, kib.to_string())
     }
 
+    /// What asks it whether it lives. The session must be running.
+    pub fn probe(&self) -> io::Result<Probe> {
+        Ok(Probe { path: self.path.clone(), device: fs::metadata(&self.path)?.dev() })
+    }
+
     /// Detaches the filesystem if nobody uses it; [`Error::Busy`] otherwise.
     pub fn unmount(&self) -> Result<(), Error> {
         if !rustix::process::geteuid().is_root() {
@@ -168,6 +174,28 @@ impl Mountpoint {
             true => Ok(()),
             false => Err(Error::HelperFailed(helper_said(&output.stderr))),
         }
+    }
+}
+
+/// Asks a filesystem of ours, through the kernel, something that it knows by itself: no store is asked for it.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    path: PathBuf,
+    device: u64,
+}
+
+impl Probe {
+    /// Returns once it has answered, or is known to be gone; so not at all while nobody serves it. One that something else is
+    /// mounted over cannot be asked by its path, which says nothing against it.
+    pub fn ask(&self) -> io::Result<()> {
+        // What the kernel knows is enough for this one.
+        let flags = rustix::fs::AtFlags::STATX_DONT_SYNC;
+        let known = rustix::fs::statx(rustix::fs::CWD, &self.path, flags, StatxFlags::empty())?;
+        if rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor) != self.device {
+            return Ok(());
+        }
+        rustix::fs::statfs(&self.path)?;
+        Ok(())
     }
 }
 

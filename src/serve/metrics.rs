@@ -19,7 +19,7 @@ use axum::{
 };
 
 use super::{
-    Listener,
+    Listener, Running,
     http::{Limits, serve_router},
 };
 use crate::observe;
@@ -34,12 +34,9 @@ const LIMITS: Limits = Limits {
     connection_streams_max: 4,
 };
 
-/// Answers on `listener` until `shutdown` is done.
-pub async fn serve(
-    listener: Listener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    serve_router(listener, Router::new().fallback(answer), LIMITS, shutdown).await
+/// Answers on `listener` until it is told to stop.
+pub async fn serve(listener: Listener, running: Running) -> io::Result<()> {
+    serve_router(listener, Router::new().fallback(answer), LIMITS, running).await
 }
 
 async fn answer(request: Request) -> Response {

@@ -4,7 +4,9 @@ pub mod grpc;
 pub mod http;
 mod listener;
 pub mod metrics;
+mod running;
 mod tokens;
 
 pub use listener::Listener;
+pub use running::{DRAIN_DEFAULT, Running};
 pub use tokens::{Tokens, TokensError};

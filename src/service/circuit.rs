@@ -4,7 +4,7 @@
 //! for itself. Meanwhile it is tried in the background by whoever owns the circuit, with a question that takes it no effort:
 //! what made the callers wait may have been their questions.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -67,6 +67,9 @@ impl Circuit {
     pub(crate) fn answered(&self) {
         let mut state = self.state.lock();
         let was_open = state.open.is_some();
+        if was_open {
+            close(&self.endpoint);
+        }
         *state = State { counted_at: Some(Instant::now()), ..State::default() };
         drop(state);
         if was_open {
@@ -89,10 +92,37 @@ impl Circuit {
             return News::Failure;
         }
         state.open = Some(cause.clone());
+        *OUT_OF_REACH.lock().entry(self.endpoint.clone()).or_default() += 1;
         drop(state);
         let endpoint = &*self.endpoint;
         tracing::warn!(endpoint, error = %cause, "out of reach: tried now and then");
         News::Opened
+    }
+}
+
+impl Drop for Circuit {
+    fn drop(&mut self) {
+        if self.state.get_mut().open.is_some() {
+            close(&self.endpoint);
+        }
+    }
+}
+
+/// The endpoints of all open circuits of this process, with how many each has. It is locked last.
+static OUT_OF_REACH: Mutex<BTreeMap<Arc<str>, usize>> = Mutex::new(BTreeMap::new());
+
+/// The peers of this process that are out of reach now, in the order of their names.
+pub(crate) fn out_of_reach() -> Vec<Arc<str>> {
+    OUT_OF_REACH.lock().keys().cloned().collect()
+}
+
+fn close(endpoint: &Arc<str>) {
+    let mut all = OUT_OF_REACH.lock();
+    if let Some(count) = all.get_mut(endpoint) {
+        *count -= 1;
+        if *count == 0 {
+            all.remove(endpoint);
+        }
     }
 }
 
@@ -170,6 +200,25 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert_eq!(fail(&circuit, Duration::from_millis(1)).await, News::Failure);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_out_of_reach_is_known_until_it_answers_or_nobody_asks_any_more() {
+        let known = || out_of_reach().contains(&"lost".into());
+        let [one, other] = [0, 1].map(|_| Circuit::new("lost".into(), DEADLINE));
+        assert!(!known());
+        for circuit in [&one, &other] {
+            fail(circuit, DEADLINE).await;
+            assert!(known());
+        }
+        one.answered();
+        assert!(known());
+        one.answered();
+        assert!(known());
+        drop(other);
+        assert!(!known());
+        drop(one);
+        assert!(!known());
     }
 
     #[tokio::test(start_paused = true)]

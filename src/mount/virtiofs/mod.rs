@@ -44,9 +44,6 @@ pub const QUEUES_MAX: u16 = 32;
 /// How many guests are served at once; others wait until one is gone.
 const GUESTS_MAX: usize = 64;
 
-/// How long guests that are being let go of are waited for.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-
 /// How many bytes of replies that have to be fetched one guest may have under way.
 const FETCHED_BYTES_MAX: usize = 128 << 20;
 
@@ -62,6 +59,7 @@ struct Shared {
     state: Mutex<State>,
     gone: Condvar,
     stopping: AtomicBool,
+    accepting: AtomicBool,
 }
 
 #[derive(Default)]
@@ -88,11 +86,13 @@ pub fn serve(
         state: Mutex::default(),
         gone: Condvar::new(),
         stopping: AtomicBool::new(false),
+        accepting: AtomicBool::new(true),
     });
     let server = Server { shared: shared.clone() };
     listener.set_nonblocking(false)?;
     let mut listener = Listener::from(listener);
     thread::Builder::new().name("guests".to_owned()).spawn(move || {
+        let _accepting = Accepting(shared.clone());
         while !shared.stopping.load(Ordering::Acquire) {
             shared.wait_for_room();
             let device = Device::new(queues, new_vfs.clone(), runtime.clone());
@@ -110,17 +110,53 @@ pub fn serve(
 }
 
 impl Server {
-    /// Lets go of all guests, and waits a while until they are.
-    pub fn stop(self) {
+    /// What can be known of the guests while they are served.
+    pub fn guests(&self) -> Guests {
+        Guests(self.shared.clone())
+    }
+
+    /// Lets go of all guests, and waits up to `drain` until they are.
+    pub fn stop(self, drain: Duration) {
         self.shared.stopping.store(true, Ordering::Release);
         let mut state = self.shared.state.lock();
         for (_, guest) in &state.guests {
             guest.shutdown();
         }
         let has_guests = |state: &mut State| !state.guests.is_empty();
-        if self.shared.gone.wait_while_for(&mut state, has_guests, STOP_GRACE).timed_out() {
+        if self.shared.gone.wait_while_for(&mut state, has_guests, drain).timed_out() {
             warn!(guests = state.guests.len(), "guests are left in the middle of a request");
         }
+    }
+}
+
+/// The guests of a server.
+#[derive(Clone)]
+pub struct Guests(Arc<Shared>);
+
+impl Guests {
+    /// How many there are.
+    pub fn connected(&self) -> usize {
+        self.0.state.lock().guests.len()
+    }
+
+    /// Whether further ones are let in, or will be once there is room.
+    pub fn is_accepting(&self) -> bool {
+        self.0.accepting.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Guests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guests").field("connected", &self.connected()).finish()
+    }
+}
+
+/// Says that nobody is let in any more, for whatever reason.
+struct Accepting(Arc<Shared>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.store(false, Ordering::Release);
     }
 }
 

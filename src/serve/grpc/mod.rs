@@ -17,7 +17,7 @@ mod upload;
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     codec::CompressionEncoding,
@@ -27,7 +27,10 @@ use tonic::{
 use tonic_health::ServingStatus;
 
 pub use super::Listener;
-use super::listener::Bound;
+use super::{
+    listener::Bound,
+    running::{Counted, DRAIN_DEFAULT, Running},
+};
 
 use crate::{
     proto::{
@@ -66,8 +69,6 @@ const GIVEN_UP_STREAMS_MAX: usize = 4096;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a client may take to agree on encryption.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long calls may still run once the server was told to stop.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a server keeps others out. By default it keeps out nobody.
 #[derive(Debug, Clone, Default)]
@@ -115,15 +116,24 @@ pub async fn serve(
     stores: Stores,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    serve_with(listener, stores, ServerOptions::default(), shutdown).await
+    let running = Running::new(DRAIN_DEFAULT);
+    let stop = async {
+        shutdown.await;
+        running.stop();
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = serve_with(listener, stores, ServerOptions::default(), running.clone()) => ended,
+        never = stop => never,
+    }
 }
 
-/// As [`serve`], for those who may.
+/// As [`serve`], for those who may, until it is told to stop.
 pub async fn serve_with(
     listener: Listener,
     stores: Stores,
     options: ServerOptions,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    running: Running,
 ) -> io::Result<()> {
     let blobs = stores.blobs.clone();
     let routes = routes(stores).await?;
@@ -144,17 +154,10 @@ pub async fn serve_with(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
         .add_routes(routes);
-    let (stopping, stopped) = oneshot::channel();
-    let shutdown = async move {
-        shutdown.await;
-        // Nobody listens if the server has ended already.
-        let _ = stopping.send(());
-    };
-    let too_late = async move {
-        match stopped.await {
-            Ok(()) => tokio::time::sleep(SHUTDOWN_TIMEOUT).await,
-            Err(_) => std::future::pending().await,
-        }
+    let (shutdown, stopped) = (running.stopped(), running.stopped());
+    let too_late = async {
+        stopped.await;
+        tokio::time::sleep(running.drain()).await;
     };
     let (listener, _socket_file) = listener.into_tokio()?;
     let (_open, closed) = watch::channel(());
@@ -162,6 +165,7 @@ pub async fn serve_with(
         match listener {
             Bound::Tcp(listener) => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let incoming = incoming.map(counted(running.clone()));
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }
             Bound::Unix(listener) => {
@@ -172,6 +176,7 @@ pub async fn serve_with(
                     false => incoming.boxed(),
                 };
                 let incoming = incoming.map(|socket| socket.map(AuthorityFilter::new));
+                let incoming = incoming.map(counted(running.clone()));
                 router.serve_with_incoming_shutdown(incoming, shutdown).await
             }
         }
@@ -179,10 +184,14 @@ pub async fn serve_with(
     tokio::select! {
         ended = served => ended.map_err(io::Error::other),
         () = too_late => {
-            tracing::warn!("calls that were still running have been given up");
+            running.give_up();
             Ok(())
         }
     }
+}
+
+fn counted<S>(running: Running) -> impl Fn(io::Result<S>) -> io::Result<Counted<S>> {
+    move |socket| socket.map(|socket| Counted::new(socket, running.enter()))
 }
 
 /// All services, under the names of the older dialect.

@@ -1,6 +1,6 @@
 //! Takes connections, a bounded number of them.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{BinaryCache, answer::answer};
-use crate::serve::{Listener, listener::Bound};
+use crate::serve::{Listener, Running, listener::Bound, running::Counted};
 
 /// What clients may cost.
 #[derive(Debug, Clone, Copy)]
@@ -41,20 +41,17 @@ const LIMITS: Limits = Limits {
 /// How often an idle client is asked whether it lives, and how long it may take to react.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long answers may still run once the server was told to stop.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long to wait where the system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers for `cache` on `listener` until `shutdown` is done, and lets running answers end for a bounded time.
+/// Answers for `cache` on `listener` until it is told to stop, and lets running answers end for a bounded time.
 pub async fn serve(
     listener: Listener,
     cache: Arc<BinaryCache>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    running: Running,
 ) -> io::Result<()> {
     let router = Router::new().fallback(answer).with_state(cache);
-    serve_router(listener, router, LIMITS, shutdown).await
+    serve_router(listener, router, LIMITS, running).await
 }
 
 /// Answers by `router`.
@@ -62,11 +59,12 @@ pub(crate) async fn serve_router(
     listener: Listener,
     router: Router,
     limits: Limits,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    running: Running,
 ) -> io::Result<()> {
-    let (running, places) =
+    let (stopped, drain) = (running.stopped(), running.drain());
+    let (graceful, places) =
         (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections_max)));
-    let server = Server { router, running, places, limits };
+    let server = Server { router, graceful, running, places, limits };
     let (listener, _socket_file) = listener.into_tokio()?;
     let take_all = async {
         loop {
@@ -90,18 +88,19 @@ pub(crate) async fn serve_router(
     };
     tokio::select! {
         () = take_all => {}
-        () = shutdown => {}
+        () = stopped => {}
     }
     drop(listener);
-    if timeout(SHUTDOWN_TIMEOUT, server.running.shutdown()).await.is_err() {
-        tracing::warn!("answers that were still running have been given up");
+    if timeout(drain, server.graceful.shutdown()).await.is_err() {
+        server.running.give_up();
     }
     Ok(())
 }
 
 struct Server {
     router: Router,
-    running: GracefulShutdown,
+    graceful: GracefulShutdown,
+    running: Running,
     places: Arc<Semaphore>,
     limits: Limits,
 }
@@ -127,9 +126,10 @@ impl Server {
             .max_header_list_size(limits.head_bytes_max as u32)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_INTERVAL);
+        let socket = Counted::new(socket, self.running.enter());
         let service = TowerToHyperService::new(self.router.clone());
         let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-        let connection = self.running.watch(connection);
+        let connection = self.graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error, "a connection ended");

@@ -9,9 +9,12 @@ use tracing::{error, info};
 
 use super::listen;
 use crate::{
-    observe::{self, Role},
+    observe::{self, Role, event, slow, timing},
     serve::{Listener, Running, metrics},
 };
+
+/// What takes so long is slow, if nothing else is said.
+const SLOW_DEFAULT: &str = "1";
 
 /// Options of the commands that run on.
 #[derive(Debug, Args)]
@@ -21,6 +24,11 @@ pub(super) struct EyesOptions {
     /// can connect there sees how much is read, and the addresses of far stores, but no store path
     #[arg(long, value_name = "ADDR", env = "LAZYSTORE_METRICS", value_delimiter = ',')]
     metrics: Vec<String>,
+
+    /// Log operations that take so many seconds or longer, with where the time went; 0 for none
+    #[arg(long, value_name = "SECONDS", default_value = SLOW_DEFAULT, env = "LAZYSTORE_SLOW_LOG",
+          value_parser = super::options::seconds)]
+    slow_log: Duration,
 }
 
 /// Where numbers are told, bound but not served yet.
@@ -30,6 +38,10 @@ impl EyesOptions {
     /// Begins to count, and binds the addresses: before anything else, so that what is wrong with them is told first.
     pub(super) fn open(&self, role: Role) -> anyhow::Result<Eyes> {
         observe::begin(role);
+        slow::set_bound(self.slow_log);
+        if !self.metrics.is_empty() || !self.slow_log.is_zero() {
+            timing::switch_on();
+        }
         let addresses = self.metrics.iter().filter(|address| !address.is_empty());
         let bound = addresses.map(|address| listen::bind(address)).collect::<Result<_, _>>();
         Ok(Eyes(bound.context("cannot tell metrics: choose another address for --metrics")?))
@@ -40,10 +52,10 @@ impl Eyes {
     /// Tells from now on, for as long as the process lives.
     pub(super) fn start(self, runtime: &Handle) {
         for (address, listener) in self.0 {
-            info!(%address, "telling metrics");
+            info!(event = event::METRICS, %address, "telling metrics");
             runtime.spawn(async move {
                 if let Err(error) = metrics::serve(listener, Running::new(Duration::ZERO)).await {
-                    error!(%address, %error, "tells no metrics any more");
+                    error!(event = event::METRICS_ENDED, %address, %error, "tells no metrics any more");
                 }
             });
         }

@@ -99,7 +99,9 @@ impl Mount {
         })?;
         let visible = runtime.block_on(self.view.visible(&stores, imported.iter().cloned()))?;
         let observer = self.access.observer(true, &visible)?;
-        let vfs = Vfs::of(Arc::new(Tree::new(&stores)), visible, self.view.vfs());
+        let tree = Arc::new(Tree::new(&stores));
+        tree.tell();
+        let vfs = Vfs::of(tree, visible, self.view.vfs());
         let vfs = Arc::new(vfs.observed_by(observer));
         for store_path in imported {
             // So that the root lists it, whatever else it lists.

@@ -76,6 +76,7 @@ impl Virtiofs {
         let visible = runtime.block_on(self.view.visible(&stores, []))?;
         // What one guest has brought here is here for all; what it may refer to is its own.
         let (tree, vfs_options) = (Arc::new(Tree::new(&stores)), self.view.vfs());
+        tree.tell();
         let observer = self.access.observer(false, &visible)?;
         let new_vfs = Arc::new(move || {
             let vfs = Vfs::of(tree.clone(), visible.clone(), vfs_options);

@@ -33,6 +33,14 @@ pub(super) fn bigtable(rest: &str) -> Result<CloudAddress, String> {
 }
 
 impl CloudAddress {
+    /// What kind of place it is, in a word.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            CloudAddress::Bucket(_) => "objectstore",
+            CloudAddress::Bigtable(_) => "bigtable",
+        }
+    }
+
     /// Whether such things can be there at all.
     pub(super) fn holds(&self, kind: Kind) -> bool {
         match self {

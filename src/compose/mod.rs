@@ -13,7 +13,7 @@
 //! | `nix+…:` as a whole store | the same memory; a store directory as cache, into which archives are taken apart; the binary caches, which are asked again for what was evicted |
 //! | `nix+…:` for path infos | the same memory; the binary caches, whose archives go where blobs and directories are written |
 //!
-//! Every service is counted (the `metrics` layer) where it is asked by the outside.
+//! Every backend is counted (the `metrics` layer), under the name of its source.
 
 mod address;
 #[cfg(feature = "cloud")]
@@ -24,6 +24,7 @@ mod cache;
 #[cfg_attr(not(feature = "cloud"), path = "no_cloud.rs")]
 mod cloud;
 pub mod config;
+mod measured;
 mod nix_address;
 mod opener;
 mod plan;

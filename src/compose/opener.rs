@@ -9,27 +9,25 @@ use std::{
 use tracing::warn;
 
 use super::{
-    Address, CachePlan, Common, Error, Kind, Part, Plan,
+    Address, CachePlan, Common, Error, Kind, Part, Plan, measured,
     route::{Joints, Piece, join},
     signing,
     source::{Place, Source},
 };
 use crate::{
+    observe::spent::Phase,
     render::RenderNar,
     service::{
         Stores,
         blob::{
             BlobService,
             backend::LocalBlobs,
-            layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, RoutedBlobs, Verify},
+            layer::{LazyBlobs, LazyOptions, RoutedBlobs, Verify},
         },
         directory::{
             DirectoryService,
             backend::LocalDirectories,
-            layer::{
-                ArrivingDirectories, CachedDirectories, DirectoryCounters, LruDirectories,
-                MeasuredDirectories, RoutedDirectories,
-            },
+            layer::{ArrivingDirectories, CachedDirectories, LruDirectories, RoutedDirectories},
         },
         grpc::{ATTEMPTS_DEFAULT, DEADLINE_DEFAULT, GrpcChannel, GrpcOptions},
         local::LocalStore,
@@ -37,8 +35,8 @@ use crate::{
             NarCalculation, PathInfoService,
             backend::LocalPathInfos,
             layer::{
-                AbsentPathInfos, CachedPathInfos, CoalescedPathInfos, LruPathInfos,
-                MeasuredPathInfos, PathInfoCounters, RememberedNars, RoutedNars, RoutedPathInfos,
+                AbsentPathInfos, CachedPathInfos, CoalescedPathInfos, LruPathInfos, RememberedNars,
+                RoutedNars, RoutedPathInfos,
             },
         },
     },
@@ -59,6 +57,8 @@ pub(super) struct Opener<'a> {
     caches: HashMap<PathBuf, Option<Arc<LocalStore>>>,
     channels: HashMap<String, GrpcChannel>,
     pub(super) sources: HashMap<String, Source>,
+    /// The same, each counted.
+    pub(super) measured: HashMap<String, Source>,
     pub(super) substituters: HashMap<String, Arc<Substituter>>,
     plans: HashMap<String, Stores>,
 }
@@ -73,8 +73,8 @@ struct Planned<'o, 'a> {
 impl<'a> Opener<'a> {
     pub(super) fn new(common: &'a Common) -> Self {
         let (stores, caches, channels, sources) = Default::default();
-        let (substituters, plans) = Default::default();
-        Opener { common, stores, caches, channels, sources, substituters, plans }
+        let (measured, substituters, plans) = Default::default();
+        Opener { common, stores, caches, channels, sources, measured, substituters, plans }
     }
 
     /// The store that is planned. A plan has been checked, and contains itself nowhere.
@@ -152,8 +152,6 @@ impl Planned<'_, '_> {
         let (blobs, directories) = (self.blobs()?, self.directories()?);
         let path_infos = self.path_infos(&blobs, &directories)?;
         let path_infos = signing::signed(path_infos, &self.plan.sign_keys)?;
-        let counters = Arc::new(PathInfoCounters::default());
-        let path_infos = Arc::new(MeasuredPathInfos::new(path_infos, counters));
         let nars = self.nars(&blobs, &directories)?;
         let nars = Arc::new(RememberedNars::new(nars));
         Ok(Stores { blobs, directories, path_infos, nars })
@@ -164,19 +162,23 @@ impl Planned<'_, '_> {
             Kind::Blobs,
             |source| source.blobs.clone(),
             |stores| stores.blobs.clone(),
-            |substituter| Arc::new(SubstitutedBlobs::new(substituter)),
+            |substituter| {
+                let blobs = Arc::new(SubstitutedBlobs::new(substituter));
+                measured::blobs(blobs, measured::BINARY_CACHES, Phase::Remote)
+            },
         )?;
         let (cache, whole_len_max) = (self.cache.clone(), self.plan.whole_len_max);
         let front = move |far, verify| -> Arc<dyn BlobService> {
-            let near = cache.clone().map(|near| Arc::new(LocalBlobs::new(near)) as _);
+            let near = cache.clone().map(|near| {
+                measured::blobs(Arc::new(LocalBlobs::new(near)), measured::CACHE, Phase::Disk)
+            });
             let options = LazyOptions { whole_len_max, verify };
             Arc::new(LazyBlobs::new(near, cache.clone(), far, options))
         };
         let routed = |endpoint: &str, read, write| -> Arc<dyn BlobService> {
             Arc::new(RoutedBlobs::new(endpoint, read, write))
         };
-        let joined = join(&self.plan.name, pieces, target, &Joints { routed, front });
-        Ok(Arc::new(MeasuredBlobs::new(joined, Arc::new(BlobCounters::default()))))
+        Ok(join(&self.plan.name, pieces, target, &Joints { routed, front }))
     }
 
     fn directories(&mut self) -> Result<Arc<dyn DirectoryService>, Error> {
@@ -187,13 +189,18 @@ impl Planned<'_, '_> {
                 Place::Memory | Place::Far => source.directories.clone(),
             },
             |stores| stores.directories.clone(),
-            |substituter| in_memory(Arc::new(SubstitutedDirectories::new(substituter))),
+            |substituter| {
+                let directories = Arc::new(SubstitutedDirectories::new(substituter));
+                let backend = measured::BINARY_CACHES;
+                in_memory(measured::directories(directories, backend, Phase::Remote))
+            },
         )?;
         let cache = self.cache.clone();
         let front = move |far, _| -> Arc<dyn DirectoryService> {
             let kept = match cache.clone() {
                 Some(near) => {
                     let near = Arc::new(LocalDirectories::new(near));
+                    let near = measured::directories(near, measured::CACHE, Phase::Disk);
                     in_memory(Arc::new(CachedDirectories::new(near, far)))
                 }
                 None => in_memory(far),
@@ -203,8 +210,7 @@ impl Planned<'_, '_> {
         let routed = |endpoint: &str, read, write| -> Arc<dyn DirectoryService> {
             Arc::new(RoutedDirectories::new(endpoint, read, write))
         };
-        let joined = join(&self.plan.name, pieces, target, &Joints { routed, front });
-        Ok(Arc::new(MeasuredDirectories::new(joined, Arc::new(DirectoryCounters::default()))))
+        Ok(join(&self.plan.name, pieces, target, &Joints { routed, front }))
     }
 
     fn path_infos(
@@ -226,6 +232,8 @@ impl Planned<'_, '_> {
                     let to = (blobs.clone(), directories.clone(), filled.clone());
                     self.opener.filling(&source.address, to)?
                 };
+                let backend = measured::BINARY_CACHES;
+                let service = measured::path_infos(service, backend, Phase::Remote);
                 let service = remembered(service, absent_ttl);
                 pieces.push(Piece { name: source.name.clone(), service, far: None });
                 continue;
@@ -241,7 +249,9 @@ impl Planned<'_, '_> {
         let front = move |far, _| -> Arc<dyn PathInfoService> {
             let cached: Arc<dyn PathInfoService> = match cache.clone() {
                 Some(near) => {
-                    Arc::new(CachedPathInfos::new(Arc::new(LocalPathInfos::new(near)), far))
+                    let near = Arc::new(LocalPathInfos::new(near));
+                    let near = measured::path_infos(near, measured::CACHE, Phase::Disk);
+                    Arc::new(CachedPathInfos::new(near, far))
                 }
                 None => far,
             };
@@ -331,7 +341,7 @@ impl Planned<'_, '_> {
         let name = part.name().to_owned();
         match part {
             Part::Source(source) => {
-                let opened = self.opener.source(&source.address)?;
+                let opened = self.opener.measured(source)?;
                 let service = of_source(&opened);
                 let address = || source.address.to_string();
                 let lacking = || Error::Lacking { address: address(), what: "such things" };

@@ -86,6 +86,14 @@ impl Addresses {
     }
 }
 
+/// What the name of a source begins with that has none of its own.
+const UNNAMED: &str = "address ";
+
+/// Whether a source of this name was only given by its address.
+pub(super) fn is_unnamed(name: &str) -> bool {
+    name.starts_with(UNNAMED)
+}
+
 /// The sources that addresses stand for: the same address is the same source.
 struct Sources {
     known: Vec<Arc<SourcePlan>>,
@@ -99,7 +107,7 @@ impl Sources {
             return Ok(Part::Source(known.clone()));
         }
         let verify = self.is_strict.then_some(Verify::Strict);
-        let name = format!("address {}", self.known.len() + 1);
+        let name = format!("{UNNAMED}{}", self.known.len() + 1);
         let source = Arc::new(SourcePlan { name, address, verify });
         self.known.push(source.clone());
         Ok(Part::Source(source))

@@ -21,10 +21,14 @@ use super::{
     backing::{Backings, Opening, PASSTHROUGH_ABOVE_LEN},
     errno::{Errno, errno},
     greeting::{Greeting, greet},
+    measured::{self, Subject, Timer},
     page::Page,
     wire::{self, Reply, Request, TooShort, fopen, op},
 };
-use crate::vfs::{Answer, Attributes, Error, Ino, LocalBlob, Vfs};
+use crate::{
+    observe::{event, spent, tally::Source},
+    vfs::{Answer, Attributes, Error, Ino, LocalBlob, Vfs},
+};
 
 /// The most that one READ, READDIR or READDIRPLUS may ask for, in bytes: 256 pages, the kernel's own default limit.
 pub const IO_LEN_MAX: usize = 1 << 20;
@@ -48,6 +52,8 @@ pub enum Outcome {
         offset: u64,
         /// How many bytes; all of them must be there.
         len: usize,
+        /// Who reads tells it when it has.
+        timer: Timer,
     },
     /// The reply has to be waited for.
     Later {
@@ -130,6 +136,7 @@ impl Fuse {
     /// Over a filesystem core.
     pub fn new(vfs: Arc<Vfs>, kernel: Arc<dyn Kernel>) -> Self {
         let (can_pass_through, backings) = (OnceLock::new(), OnceLock::new());
+        measured::tell();
         Fuse { vfs, kernel, can_pass_through, backings }
     }
 
@@ -161,30 +168,39 @@ impl Fuse {
 
     /// Handles one request. What needs no waiting is done here and now.
     pub fn handle(self: &Arc<Self>, request: Request<'_>) -> Outcome {
-        let unique = request.unique;
-        match self.dispatch(request) {
+        let (unique, nodeid) = (request.unique, request.nodeid);
+        let timer = Timer::start(request.opcode);
+        let outcome = match self.dispatch(request, timer) {
             Ok(outcome) => outcome,
             Err(Failure::Errno(errno)) => Outcome::Reply(error_message(unique, errno)),
             Err(Failure::TooShort(error)) => {
-                warn!(%error, "malformed request");
+                warn!(event = event::MALFORMED_REQUEST, %error, "malformed request");
                 Outcome::Reply(error_message(unique, Errno::INVALID))
             }
+        };
+        match &outcome {
+            Outcome::Reply(message) => timer.replied(&self.vfs, nodeid, message),
+            Outcome::Silence => drop(timer.ended(0)),
+            // Those tell of themselves.
+            Outcome::ReadLocal { .. } | Outcome::Later { .. } => {}
+            Outcome::Interrupt { .. } | Outcome::End(_) => {}
         }
+        outcome
     }
 
-    fn dispatch(self: &Arc<Self>, request: Request<'_>) -> Handled {
+    fn dispatch(self: &Arc<Self>, request: Request<'_>, timer: Timer) -> Handled {
         match request.opcode {
             op::INIT => self.greet(request),
-            op::LOOKUP => self.lookup(request),
+            op::LOOKUP => self.lookup(request, timer),
             op::GETATTR => self.getattr(request),
             op::READLINK => self.readlink(request),
-            op::READ => self.read(request),
+            op::READ => self.read(request, timer),
             op::OPEN => self.open(request),
             op::RELEASE => self.release(request),
             op::OPENDIR => self.opendir(request),
             op::RELEASEDIR => Ok(Outcome::Reply(Reply::empty().finish(request.unique))),
-            op::READDIR => self.readdir(request, false),
-            op::READDIRPLUS => self.readdir(request, true),
+            op::READDIR => self.readdir(request, false, timer),
+            op::READDIRPLUS => self.readdir(request, true, timer),
             op::GETXATTR => self.getxattr(request),
             op::LISTXATTR => self.listxattr(request),
             op::STATFS => {
@@ -222,7 +238,8 @@ impl Fuse {
 
     /// Polls `answer` once; the reply is written by `write`.
     fn answer<T: 'static>(
-        unique: u64,
+        &self,
+        (unique, timer, subject): (u64, Timer, Subject),
         what: &'static str,
         answer: impl Future<Output = Result<T, Error>> + Send + 'static,
         write: impl FnOnce(T) -> Reply + Send + 'static,
@@ -233,9 +250,11 @@ impl Fuse {
                 Err(error) => error_message(unique, errno(what, &error)),
             }
         };
-        Ok(match Answer::of(reply) {
-            Answer::Now(message) => Outcome::Reply(message),
-            Answer::Later(reply) => Outcome::Later { unique, reply },
+        Ok(match Answer::of(spent::watch(reply)) {
+            Answer::Now((message, _)) => Outcome::Reply(message),
+            Answer::Later(reply) => {
+                Outcome::Later { unique, reply: timer.watch(self.vfs.clone(), subject, reply) }
+            }
         })
     }
 
@@ -252,7 +271,7 @@ impl Fuse {
         })
     }
 
-    fn lookup(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
+    fn lookup(self: &Arc<Self>, mut request: Request<'_>, timer: Timer) -> Handled {
         let parent = Ino::from_raw(request.nodeid);
         let name = request.name()?;
         // Below the root an absent name stays absent, and the kernel may remember that.
@@ -274,8 +293,9 @@ impl Fuse {
             return Ok(Outcome::Reply(write(found).finish(request.unique)));
         }
         let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name));
+        let subject = Subject { name: Some(name.clone()), ..Subject::of(parent) };
         let looked_up = async move { found(vfs.ask(parent, &name).await) };
-        Self::answer(request.unique, "lookup", looked_up, write)
+        self.answer((request.unique, timer, subject), "lookup", looked_up, write)
     }
 
     fn getattr(&self, request: Request<'_>) -> Handled {
@@ -294,7 +314,7 @@ impl Fuse {
         Ok(Outcome::Reply(reply.finish(request.unique)))
     }
 
-    fn read(self: &Arc<Self>, mut request: Request<'_>) -> Handled {
+    fn read(self: &Arc<Self>, mut request: Request<'_>, timer: Timer) -> Handled {
         let ino = Ino::from_raw(request.nodeid);
         let (_, offset, len) = read_in(&mut request)?;
         let local = self.vfs.local_range(ino, offset, len);
@@ -303,29 +323,43 @@ impl Fuse {
         match local {
             Some(blob) => {
                 let len = blob.size.saturating_sub(offset).min(len as u64) as usize;
-                Ok(Outcome::ReadLocal { unique: request.unique, ino, blob, offset, len })
+                Ok(Outcome::ReadLocal { unique: request.unique, ino, blob, offset, len, timer })
             }
-            None => self.read_anyhow(request.unique, ino, offset, len),
+            None => self.read_anyhow(request.unique, ino, offset, len, timer),
         }
     }
 
     /// Reads without the local file: there is none, or it cannot be read.
-    fn read_anyhow(&self, unique: u64, ino: Ino, offset: u64, len: usize) -> Handled {
+    fn read_anyhow(&self, unique: u64, ino: Ino, offset: u64, len: usize, timer: Timer) -> Handled {
         let vfs = self.vfs.clone();
         let read = async move { vfs.read(ino, offset, len).await };
-        Self::answer(unique, "read", read, |pieces: Vec<Bytes>| {
-            let mut reply = Reply::with_capacity(pieces.iter().map(Bytes::len).sum());
+        let subject = Subject { range: Some((offset, len)), ..Subject::of(ino) };
+        self.answer((unique, timer, subject), "read", read, |pieces: Vec<Bytes>| {
+            let len = pieces.iter().map(Bytes::len).sum();
+            Source::Store.read(len as u64);
+            let mut reply = Reply::with_capacity(len);
             pieces.iter().for_each(|piece| reply.bytes(piece));
             reply
         })
     }
 
     /// Answers a read whose [local file](Outcome::ReadLocal) cannot be read: a cache before a far store can do without.
-    pub fn read_elsewhere(&self, unique: u64, ino: Ino, offset: u64, len: usize) -> Outcome {
-        match self.read_anyhow(unique, ino, offset, len) {
+    pub fn read_elsewhere(
+        &self,
+        unique: u64,
+        ino: Ino,
+        offset: u64,
+        len: usize,
+        timer: Timer,
+    ) -> Outcome {
+        let outcome = match self.read_anyhow(unique, ino, offset, len, timer) {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Reply(error_message(unique, Errno::IO)),
+        };
+        if let Outcome::Reply(message) = &outcome {
+            timer.replied(&self.vfs, ino.raw(), message);
         }
+        outcome
     }
 
     fn open(&self, request: Request<'_>) -> Handled {
@@ -375,11 +409,12 @@ impl Fuse {
         Ok(Outcome::Reply(reply.finish(request.unique)))
     }
 
-    fn readdir(self: &Arc<Self>, mut request: Request<'_>, plus: bool) -> Handled {
+    fn readdir(self: &Arc<Self>, mut request: Request<'_>, plus: bool, timer: Timer) -> Handled {
         let ino = Ino::from_raw(request.nodeid);
         let (_, offset, len) = read_in(&mut request)?;
         let vfs = self.vfs.clone();
         let page = move |offset| Page::new(vfs, ino, plus, offset, len);
+        let about = (request.unique, timer, Subject::of(ino));
         if ino == Ino::ROOT {
             let fuse = self.clone();
             let fill = async move {
@@ -402,7 +437,7 @@ impl Fuse {
                 }
                 Ok(page.reply)
             };
-            return Self::answer(request.unique, "readdir", fill, |reply| reply);
+            return self.answer(about, "readdir", fill, |reply| reply);
         }
         let fuse = self.clone();
         let fill = async move {
@@ -416,7 +451,7 @@ impl Fuse {
             }
             Ok(page.reply)
         };
-        Self::answer(request.unique, "readdir", fill, |reply| reply)
+        self.answer(about, "readdir", fill, |reply| reply)
     }
 
     fn getxattr(&self, mut request: Request<'_>) -> Handled {

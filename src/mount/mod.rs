@@ -20,6 +20,7 @@ mod device;
 pub mod errno;
 pub mod fuse;
 mod greeting;
+mod measured;
 #[cfg(feature = "fuse")]
 pub mod mountpoint;
 mod page;

@@ -269,10 +269,12 @@ impl Worker {
                 wire::recycle(message);
                 self.affinity.asked_by(thread);
             }
-            Outcome::ReadLocal { unique, ino, blob, offset, len } => {
-                if !self.read_local(unique, &blob, offset, len) {
+            Outcome::ReadLocal { unique, ino, blob, offset, len, timer } => {
+                if self.read_local(unique, &blob, offset, len) {
+                    timer.read_locally(self.fuse.vfs(), ino, offset, len);
+                } else {
                     drop(blob);
-                    match self.fuse.read_elsewhere(unique, ino, offset, len) {
+                    match self.fuse.read_elsewhere(unique, ino, offset, len, timer) {
                         Outcome::Later { unique, reply } => self.later(unique, reply),
                         Outcome::Reply(message) => send(&self.device, &message),
                         _ => send(&self.device, &error_message(unique, Errno::IO)),

@@ -36,6 +36,10 @@ pub const BOUNDS: [(&str, u64); 23] = [
 /// The bounds, and what is longer than all of them.
 const PLACES: usize = BOUNDS.len() + 1;
 
+fn place_of(nanos: u64) -> usize {
+    BOUNDS.partition_point(|(_, bound)| *bound < nanos)
+}
+
 /// Counts durations by their length. Counting is two relaxed additions.
 #[derive(Debug)]
 pub struct Histogram {
@@ -60,8 +64,7 @@ impl Histogram {
     #[inline]
     pub fn note(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let place = BOUNDS.partition_point(|(_, bound)| *bound < nanos);
-        self.places[place].fetch_add(1, Relaxed);
+        self.places[place_of(nanos)].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
     }
 
@@ -79,6 +82,13 @@ impl Default for Histogram {
 }
 
 impl Snapshot {
+    /// Counts one, where there is a lock around it.
+    pub fn note(&mut self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.places[place_of(nanos)] += 1;
+        self.nanos = self.nanos.wrapping_add(nanos);
+    }
+
     /// Counts what another has counted as well.
     pub fn add(&mut self, other: &Snapshot) {
         self.nanos = self.nanos.wrapping_add(other.nanos);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::{
     Kind, Metric, Snapshot, names,
     process::{self, role},
+    tally,
 };
 
 /// Adds numbers to a scrape. Returns `false` if what it told of is gone, so that it is not asked again.
@@ -25,6 +26,7 @@ pub fn register(collector: impl Fn(&mut Scrape) -> bool + Send + Sync + 'static)
 pub fn scrape() -> Scrape {
     let mut scrape = Scrape::default();
     process::collect(&mut scrape);
+    tally::collect(&mut scrape);
     // One scrape at a time: whoever is asked here registers nobody.
     COLLECTORS.lock().retain(|collector| collector(&mut scrape));
     scrape
@@ -121,31 +123,25 @@ mod tests {
     use super::*;
     use crate::observe::Histogram;
 
-    static TEST: Metric = Metric {
-        name: "lazystore_process_open_fds",
-        kind: Kind::Histogram,
-        help: "",
-        labels: &["a"],
-        roles: &[],
-    };
-
     #[test]
     fn numbers_are_written_as_prometheus_reads_them() {
         let mut scrape = Scrape::default();
-        scrape.count(&names::BUILD_INFO, &["a\"b\\c\nd", ""], 1);
-        scrape.count(&names::BUILD_INFO, &["a\"b\\c\nd", ""], 1);
+        scrape.count(&names::CIRCUITS_OPEN, &["a\"b\\c\nd"], 1);
+        scrape.count(&names::CIRCUITS_OPEN, &["a\"b\\c\nd"], 1);
+        scrape.number(&names::RESIDENT, &[], 4096.0);
         let histogram = Histogram::new();
         histogram.note(Duration::from_millis(2));
-        scrape.durations(&TEST, &["read"], &histogram.snapshot());
+        scrape.durations(&names::FUSE_OPERATION, &["read"], &histogram.snapshot());
         let text = scrape.text();
         for line in [
-            "lazystore_build_info{version=\"a\\\"b\\\\c\\nd\",command=\"\"} 2",
-            "# TYPE lazystore_build_info gauge",
-            "lazystore_process_open_fds_bucket{a=\"read\",le=\"0.001\"} 0",
-            "lazystore_process_open_fds_bucket{a=\"read\",le=\"0.0025\"} 1",
-            "lazystore_process_open_fds_bucket{a=\"read\",le=\"+Inf\"} 1",
-            "lazystore_process_open_fds_sum{a=\"read\"} 0.002",
-            "lazystore_process_open_fds_count{a=\"read\"} 1",
+            "lazystore_circuits_open{endpoint=\"a\\\"b\\\\c\\nd\"} 2",
+            "# TYPE lazystore_process_resident_memory_bytes gauge",
+            "lazystore_process_resident_memory_bytes 4096",
+            "lazystore_fuse_operation_seconds_bucket{operation=\"read\",le=\"0.001\"} 0",
+            "lazystore_fuse_operation_seconds_bucket{operation=\"read\",le=\"0.0025\"} 1",
+            "lazystore_fuse_operation_seconds_bucket{operation=\"read\",le=\"+Inf\"} 1",
+            "lazystore_fuse_operation_seconds_sum{operation=\"read\"} 0.002",
+            "lazystore_fuse_operation_seconds_count{operation=\"read\"} 1",
         ] {
             assert!(text.lines().any(|written| written == line), "{line}: {text}");
         }

@@ -4,12 +4,22 @@
 //! for itself. Meanwhile it is tried in the background by whoever owns the circuit, with a question that takes it no effort:
 //! what made the callers wait may have been their questions.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::service::Error;
+use crate::{
+    observe::{self, event, names, tally::CIRCUIT_OPENINGS},
+    service::Error,
+};
 
 /// The circuit opens after this many failures in a row, or once they took three quarters of a deadline together, in
 /// which nobody got an answer: waiting is what it is there to spare.
@@ -21,6 +31,8 @@ pub(crate) struct Circuit {
     endpoint: Arc<str>,
     deadline: Duration,
     state: Mutex<State>,
+    /// The same as the state says, for those who count.
+    is_open: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +60,14 @@ pub(crate) enum News {
 impl Circuit {
     /// Of a peer whose calls may take as long as `deadline`.
     pub(crate) fn new(endpoint: Arc<str>, deadline: Duration) -> Self {
-        Circuit { endpoint, deadline, state: Mutex::default() }
+        let is_open = Arc::new(AtomicBool::new(false));
+        let (told, name) = (Arc::downgrade(&is_open), endpoint.clone());
+        observe::register(move |scrape| {
+            let Some(is_open) = told.upgrade() else { return false };
+            scrape.count(&names::CIRCUITS_OPEN, &[&name], u64::from(is_open.load(Relaxed)));
+            true
+        });
+        Circuit { endpoint, deadline, state: Mutex::default(), is_open }
     }
 
     /// Lets a call through, or says why not, at once.
@@ -71,9 +90,13 @@ impl Circuit {
             close(&self.endpoint);
         }
         *state = State { counted_at: Some(Instant::now()), ..State::default() };
+        if was_open {
+            self.is_open.store(false, Relaxed);
+        }
         drop(state);
         if was_open {
-            tracing::info!(endpoint = &*self.endpoint, "answers again");
+            let endpoint = &*self.endpoint;
+            tracing::info!(event = event::CIRCUIT_CLOSED, endpoint, "answers again");
         }
     }
 
@@ -93,9 +116,12 @@ impl Circuit {
         }
         state.open = Some(cause.clone());
         *OUT_OF_REACH.lock().entry(self.endpoint.clone()).or_default() += 1;
+        self.is_open.store(true, Relaxed);
         drop(state);
+        CIRCUIT_OPENINGS.add(1);
         let endpoint = &*self.endpoint;
-        tracing::warn!(endpoint, error = %cause, "out of reach: tried now and then");
+        let event = event::CIRCUIT_OPENED;
+        tracing::warn!(event, endpoint, error = %cause, "out of reach: tried now and then");
         News::Opened
     }
 }

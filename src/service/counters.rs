@@ -2,15 +2,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::Result;
+use futures::{Stream, StreamExt as _, stream};
 
-/// Counts of one operation of one service. Counting is one relaxed addition, without locks.
+use super::Result;
+use crate::observe::{
+    Histogram, Scrape, names,
+    spent::{self, Phase},
+    timing,
+};
+
+/// Counts of one operation of one service. Counting is some relaxed additions, without locks.
 #[derive(Debug, Default)]
 pub struct Operation {
     calls: AtomicU64,
     absent: AtomicU64,
     errors: AtomicU64,
     bytes: AtomicU64,
+    took: Histogram,
 }
 
 /// The counts of an [`Operation`] at one moment.
@@ -37,6 +45,31 @@ impl Operation {
         }
     }
 
+    /// Waits for a call, and counts it, how long it took and how it ended.
+    pub(super) async fn run<T>(
+        &self,
+        phase: Phase,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let began = timing::now();
+        let result = spent::on(phase, call).await;
+        if let Some(began) = began {
+            self.took.note(began.elapsed());
+        }
+        self.ended(result)
+    }
+
+    /// The same for a call that may find nothing.
+    pub(super) async fn find<T>(
+        &self,
+        phase: Phase,
+        call: impl Future<Output = Result<Option<T>>>,
+    ) -> Result<Option<T>> {
+        let result = self.run(phase, call).await;
+        self.count_absent(&result);
+        result
+    }
+
     /// Counts a call and how it ended.
     pub(super) fn ended<T>(&self, result: Result<T>) -> Result<T> {
         self.calls.fetch_add(1, Relaxed);
@@ -45,10 +78,14 @@ impl Operation {
 
     /// Counts a call that may find nothing.
     pub(super) fn found<T>(&self, result: Result<Option<T>>) -> Result<Option<T>> {
+        self.count_absent(&result);
+        self.ended(result)
+    }
+
+    fn count_absent<T>(&self, result: &Result<Option<T>>) {
         if matches!(result, Ok(None)) {
             self.absent.fetch_add(1, Relaxed);
         }
-        self.ended(result)
     }
 
     /// Counts what came later in a call that was counted before.
@@ -62,5 +99,38 @@ impl Operation {
     /// Counts contents.
     pub(super) fn moved(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+/// The same stream, whose time is spent on `phase`.
+pub(super) fn spending<T: Send + 'static>(
+    phase: Phase,
+    items: impl Stream<Item = T> + Send + Unpin + 'static,
+) -> impl Stream<Item = T> + Send {
+    stream::unfold(items, move |mut items| async move {
+        let item = spent::on(phase, items.next()).await?;
+        Some((item, items))
+    })
+}
+
+/// Adds what was counted of the operations of a service to a scrape. Those that never happened are left out.
+pub(super) fn collect(
+    scrape: &mut Scrape,
+    service: &str,
+    backend: &str,
+    operations: &[(&'static str, &Operation)],
+) {
+    for (name, operation) in operations {
+        let (labels, counts) = ([service, backend, name], operation.counts());
+        if counts.calls == 0 {
+            continue;
+        }
+        let took = operation.took.snapshot();
+        if took.count() > 0 {
+            scrape.durations(&names::SERVICE_OPERATION, &labels, &took);
+        }
+        scrape.count(&names::SERVICE_ABSENT, &labels, counts.absent);
+        scrape.count(&names::SERVICE_ERRORS, &labels, counts.errors);
+        scrape.count(&names::SERVICE_BYTES, &labels, counts.bytes);
     }
 }

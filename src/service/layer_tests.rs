@@ -23,7 +23,10 @@ use super::{
     },
     shelf::{Shelf, closure, path_info},
 };
-use crate::castore::{Digest, Directory, Node, SizeRule, SymlinkTarget};
+use crate::{
+    castore::{Digest, Directory, Node, SizeRule, SymlinkTarget},
+    observe::spent::Phase,
+};
 
 fn link() -> Node {
     Node::Symlink { target: SymlinkTarget::try_from(&b"target"[..]).expect("legal") }
@@ -230,7 +233,7 @@ async fn a_closure_that_is_cut_short_is_not_kept_near() {
 async fn metrics_count_calls_absences_errors_and_bytes() {
     let shelf = Shelf::new();
     let counters = Arc::new(BlobCounters::default());
-    let blobs = MeasuredBlobs::new(shelf.stores().blobs, counters.clone());
+    let blobs = MeasuredBlobs::new(shelf.stores().blobs, counters.clone(), Phase::Disk);
     let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works").digest;
     assert_eq!(read_all(&blobs, &digest, 9).await.expect("works").expect("is there"), "abc");
     assert!(read_all(&blobs, &Digest::of(b"other"), 9).await.expect("works").is_none());

@@ -338,6 +338,17 @@ impl Vfs {
         }
     }
 
+    /// What the number stands for, for a log.
+    pub fn describe(&self, ino: Ino) -> String {
+        let text = self.with(ino, |inode| match inode {
+            Inode::Root => "the root".to_owned(),
+            Inode::Directory { digest, .. } => format!("directory {digest}"),
+            Inode::File { digest, size, .. } => format!("blob {digest} of {size} bytes"),
+            Inode::Symlink { .. } => "a symlink".to_owned(),
+        });
+        text.unwrap_or_else(|_| "nothing".to_owned())
+    }
+
     /// What the number stands for, if this kernel was given it.
     fn with<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
         self.tree.inodes.with(self.id, ino, look)

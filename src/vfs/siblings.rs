@@ -15,6 +15,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     castore::{Digest, Directory, NodeRef},
+    observe::tally::ahead,
     service::{Result, blob::BlobService},
 };
 
@@ -92,19 +93,19 @@ impl Siblings {
 
     /// A file is read from its beginning.
     pub(super) fn read(self: &Arc<Self>, digest: &Digest) {
-        let ahead = self.state.lock().read(digest);
-        if ahead.is_empty() {
+        let next = self.state.lock().read(digest);
+        if next.is_empty() {
             return;
         }
         // Without a runtime there is nobody to do it.
         let Ok(runtime) = Handle::try_current() else { return };
         let siblings = self.clone();
         runtime.spawn(async move {
-            for (digest, size) in ahead {
+            for (digest, size) in next {
                 let Ok(permit) = siblings.on_the_way.clone().acquire_owned().await else { return };
                 let siblings = siblings.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = siblings.fetch(&digest, size).await {
+                    if let Err(error) = ahead(siblings.fetch(&digest, size)).await {
                         // Whoever reads it will hear of it.
                         tracing::debug!(%digest, %error, "not fetched ahead");
                         siblings.state.lock().run = 0;

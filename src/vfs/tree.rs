@@ -10,7 +10,10 @@ use super::{
     roots::Roots,
     siblings::Siblings,
 };
-use crate::service::{Stores, blob::BlobService, directory::DirectoryService};
+use crate::{
+    observe,
+    service::{Stores, blob::BlobService, directory::DirectoryService},
+};
 
 /// The inodes of a store, what is known of its names, and the services that bring and keep its contents.
 ///
@@ -42,6 +45,16 @@ impl Tree {
     /// The inodes that the kernels of all views know.
     pub fn inodes(&self) -> &InodeTable {
         &self.inodes
+    }
+
+    /// Makes the numbers of this tree known, for as long as it lives.
+    pub fn tell(self: &Arc<Self>) {
+        let tree = Arc::downgrade(self);
+        observe::register(move |scrape| {
+            let Some(tree) = tree.upgrade() else { return false };
+            scrape.count(&observe::names::INODES, &[], tree.inodes.len() as u64);
+            true
+        });
     }
 
     pub(super) fn begin_view(&self) -> ViewId {

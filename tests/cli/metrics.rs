@@ -1,11 +1,18 @@
 //! What `--metrics` tells.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
+
+use lazystore::observe::{Role, names};
 
 use crate::{
     commands::failed,
-    scrape::{address, ask, scrape},
-    support::{Running, lazystore},
+    scrape::{Families, address, ask, scrape},
+    support::{Running, can_mount, import, lazystore, write},
 };
 
 #[test]
@@ -55,5 +62,85 @@ fn an_address_that_cannot_be_had_is_told_before_anything_is_done() {
         assert!(said.contains("choose another address for --metrics"), "{said}");
         assert!(said.contains(wrong), "{said}");
         assert!(!store.exists(), "nothing was opened");
+    }
+}
+
+/// A row of the table in the document: kind, labels, commands and words of each metric.
+fn documented() -> BTreeMap<String, [String; 4]> {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let document = fs::read_to_string(document).expect("the document");
+    let rows = document.lines().filter(|line| line.starts_with("| `lazystore_"));
+    rows.map(|row| {
+        let mut cells = row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned());
+        let name = cells.next().expect("a name").trim_matches('`').to_owned();
+        let cells: Vec<_> = cells.collect();
+        (name, cells.try_into().unwrap_or_else(|_| panic!("five cells: {row}")))
+    })
+    .collect()
+}
+
+#[test]
+fn the_document_has_every_metric_as_the_source_has_it() {
+    let mut documented = documented();
+    for metric in names::ALL {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let commands: Vec<_> = metric.roles.iter().map(|role| role.name()).collect();
+        let commands = match commands.len() == Role::ALL.len() {
+            true => "all".to_owned(),
+            false => commands.join(", "),
+        };
+        let expected =
+            [metric.kind.name().to_owned(), labels.join(", "), commands, metric.help.to_owned()];
+        assert_eq!(documented.remove(metric.name), Some(expected), "{}", metric.name);
+    }
+    assert!(documented.is_empty(), "the source has no {documented:?}");
+}
+
+/// What a command tells is what it should, with the labels that it should.
+fn check_names(role: Role, families: &Families) {
+    let expected = names::ALL.iter().filter(|metric| metric.roles.contains(&role));
+    let expected: BTreeMap<_, _> = expected.map(|metric| (metric.name, *metric)).collect();
+    let told: Vec<_> = families.0.keys().map(String::as_str).collect();
+    assert_eq!(told, expected.keys().copied().collect::<Vec<_>>(), "{role:?}");
+    for (name, family) in &families.0 {
+        let metric = expected[name.as_str()];
+        assert_eq!((family.kind.as_str(), &*family.help), (metric.kind.name(), metric.help));
+        let labels: BTreeSet<_> = metric.labels.iter().copied().collect();
+        for (sample, told, _) in &family.samples {
+            let mut told: BTreeSet<_> = told.keys().map(String::as_str).collect();
+            assert_eq!(told.remove("le"), sample.ends_with("_bucket"), "{sample}");
+            assert_eq!(told, labels, "{sample}");
+        }
+    }
+    let labels = [("command", role.name())];
+    assert_eq!(families.sum(names::BUILD_INFO.name, &labels), 1.0);
+}
+
+#[test]
+fn every_command_tells_what_the_source_says_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, file) = (folder.path().join("store"), folder.path().join("file"));
+    write(&file, "contents", 0o644);
+    import(&store, &file);
+    let (mnt, guests) = (folder.path().join("mnt"), folder.path().join("guests"));
+    for role in Role::ALL {
+        let mut command = lazystore(&store);
+        command.arg(role.name()).args(["--metrics", "127.0.0.1:0"]);
+        match role {
+            Role::Mount if !can_mount() => continue,
+            Role::Mount => command.arg(&mnt),
+            Role::Virtiofs => command.arg(&guests),
+            Role::Daemon | Role::Serve => command.args(["--listen", "127.0.0.1:0"]),
+        };
+        let mut running = Running::start(&mut command);
+        let address = address(&mut running);
+        match role {
+            Role::Mount => running.wait_for_line("mounted; Ctrl-C unmounts"),
+            Role::Virtiofs => running.wait_for_line("waiting for guests"),
+            Role::Daemon | Role::Serve => running.wait_for_line("listening"),
+        };
+        check_names(role, &scrape(&address));
+        running.signal(rustix::process::Signal::TERM);
+        assert!(running.wait());
     }
 }

@@ -5,6 +5,8 @@
 mod faults;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/scrape.rs"]
+mod scrape;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,6 +16,7 @@ mod failover;
 mod far;
 mod frugal;
 mod lent;
+mod metrics;
 mod range_damage;
 mod round_trips;
 mod streams;

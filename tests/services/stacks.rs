@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use lazystore::{
     castore::SizeRule,
+    observe::spent::Phase,
     render::RenderNar,
     serve::grpc::{Listener, serve},
     service::{
@@ -177,14 +178,16 @@ fn verified(below: Stores) -> Stores {
 }
 
 fn measured(below: Stores) -> Stores {
-    let directories =
-        MeasuredDirectories::new(below.directories, Arc::<DirectoryCounters>::default());
+    let counters = Arc::<DirectoryCounters>::default();
+    let directories = MeasuredDirectories::new(below.directories, counters, Phase::Disk);
+    let blobs = MeasuredBlobs::new(below.blobs, Arc::<BlobCounters>::default(), Phase::Disk);
     Stores {
-        blobs: Arc::new(MeasuredBlobs::new(below.blobs, Arc::<BlobCounters>::default())),
+        blobs: Arc::new(blobs),
         directories: Arc::new(directories),
         path_infos: Arc::new(MeasuredPathInfos::new(
             below.path_infos,
             Arc::<PathInfoCounters>::default(),
+            Phase::Disk,
         )),
         nars: below.nars,
     }

@@ -64,6 +64,7 @@ pub fn lazystore(store_dir: &Path) -> Command {
     for variable in [
         "LAZYSTORE_STORE",
         "LAZYSTORE_METRICS",
+        "LAZYSTORE_SLOW_LOG",
         "BLOB_SERVICE_ADDR",
         "DIRECTORY_SERVICE_ADDR",
         "PATH_INFO_SERVICE_ADDR",

@@ -21,7 +21,7 @@ use std::{
     fmt, io,
     os::unix::net::UnixListener,
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -35,7 +35,10 @@ use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::vfs::Vfs;
+use crate::{
+    observe::{self, Gauge, names},
+    vfs::Vfs,
+};
 use device::Device;
 
 /// How many queues of requests a guest may have.
@@ -89,6 +92,7 @@ pub fn serve(
         accepting: AtomicBool::new(true),
     });
     let server = Server { shared: shared.clone() };
+    tell();
     listener.set_nonblocking(false)?;
     let mut listener = Listener::from(listener);
     thread::Builder::new().name("guests".to_owned()).spawn(move || {
@@ -107,6 +111,19 @@ pub fn serve(
         }
     })?;
     Ok(server)
+}
+
+static GUESTS: Gauge = Gauge::new();
+
+/// Makes the number of guests known.
+fn tell() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        observe::register(|scrape| {
+            scrape.number(&names::GUESTS, &[], GUESTS.get() as f64);
+            true
+        });
+    });
 }
 
 impl Server {
@@ -187,8 +204,10 @@ impl Shared {
         info!(guest = number, "a guest is connected");
         let spawned = thread::Builder::new().name(format!("guest-{number}")).spawn({
             let shared = self.clone();
+            let guest = GUESTS.hold();
             move || {
                 serve_one(daemon, &device, number);
+                drop(guest);
                 shared.leave(number);
             }
         });

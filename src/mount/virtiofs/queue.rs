@@ -101,13 +101,16 @@ impl Worker {
                 slot.reply(&message);
                 wire::recycle(message);
             }
-            Outcome::ReadLocal { unique, ino, blob, offset, len } => {
+            Outcome::ReadLocal { unique, ino, blob, offset, len, timer } => {
                 let len = len.min(slot.room().saturating_sub(OUT_HEADER_LEN));
                 match self.read(unique, &blob, offset, len) {
-                    Some(message) => slot.reply(message),
+                    Some(message) => {
+                        slot.reply(message);
+                        timer.read_locally(fuse.vfs(), ino, offset, len);
+                    }
                     None => {
                         drop(blob);
-                        match fuse.read_elsewhere(unique, ino, offset, len) {
+                        match fuse.read_elsewhere(unique, ino, offset, len, timer) {
                             Outcome::Later { unique, reply } => {
                                 later(guest, queue, slot, unique, reply);
                             }

@@ -10,6 +10,7 @@ mod blobs;
 mod dialect;
 mod directories;
 mod lending;
+mod measured;
 mod path_infos;
 mod ranges;
 mod upload;
@@ -48,6 +49,7 @@ pub use access::Access;
 use access::AccessLayer;
 use authority::AuthorityFilter;
 use dialect::{DialectLayer, SERVICES};
+use measured::MeasuredLayer;
 
 /// How many calls of one connection are worked on at the same time.
 const CONNECTION_STREAMS_MAX: u32 = 256;
@@ -144,6 +146,7 @@ pub async fn serve_with(
     let lends = options.access.is_none();
     let router = server
         .layer(DialectLayer)
+        .layer(MeasuredLayer)
         .layer(AccessLayer(options.access))
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -16,12 +16,14 @@ use super::{
     BinaryCache,
     body::paced,
     error::Error,
+    metrics::Answering,
     route::Route,
     upload::{self, Uploads},
 };
 use crate::{
     nix::{STORE_DIR, StorePathDigest},
     render::render_listing,
+    serve::metrics,
 };
 
 /// Of what is at a URL now and for ever.
@@ -52,13 +54,17 @@ pub(super) async fn answer(State(cache): State<Arc<BinaryCache>>, request: Reque
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = Route::parse(&path);
     let name = route.as_ref().map_or("none", Route::name);
-    let response = match route {
-        Some(route) => cache.answer(&route, request).await,
-        None => Err(Error::Absent("what was asked for".to_owned())),
+    let answering = Answering::begin();
+    let answer = async {
+        match route {
+            Some(route) => cache.answer(&route, request).await,
+            None => Err(Error::Absent("what was asked for".to_owned())),
+        }
     };
+    let (response, spent) = answering.watch(answer).await;
     let response = response.unwrap_or_else(Error::into_response);
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
-    cache.metrics.answered(name, response.status());
+    answering.answered((&method, &path, name), response.status(), spent);
     response
 }
 
@@ -110,7 +116,7 @@ impl BinaryCache {
                 self.file(&file, headers, is_head).await
             }
             Route::Log(derivation) => self.log(derivation).await,
-            Route::Metrics => Ok(text("text/plain; version=0.0.4", self.metrics.to_string())),
+            Route::Metrics => Ok(metrics::numbers()),
             Route::Health => self.health().await,
         }
     }

@@ -1,86 +1,115 @@
-//! Numbers for those who run a cache, in the text form of Prometheus.
+//! What is counted of the requests of clients.
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Once,
+    time::{Duration, Instant},
 };
 
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use parking_lot::Mutex;
 
-use crate::service::{
-    blob::layer::BlobCounters,
-    counters::{Counts, Operation},
-    directory::layer::DirectoryCounters,
-    pathinfo::layer::PathInfoCounters,
+use crate::observe::{
+    Counter, Gauge, Held, Scrape, Snapshot, event, names, register, slow,
+    spent::{self, Spent},
+    timing,
 };
 
-/// What is counted. Displayed as Prometheus reads it.
-#[derive(Debug, Default)]
-pub(super) struct Metrics {
-    /// By route and status, of which there are few.
-    answers: Mutex<BTreeMap<(&'static str, u16), u64>>,
-    /// Of archives, before they are compressed.
-    pub(super) nar_bytes: Arc<AtomicU64>,
-    pub(super) blobs: Arc<BlobCounters>,
-    pub(super) directories: Arc<DirectoryCounters>,
-    pub(super) path_infos: Arc<PathInfoCounters>,
+/// Answers to requests of one kind.
+#[derive(Debug, Clone, Default)]
+struct Answers {
+    by_status: BTreeMap<u16, u64>,
+    took: Snapshot,
 }
 
-impl Metrics {
-    /// A request to `route` was answered.
-    pub(super) fn answered(&self, route: &'static str, status: StatusCode) {
-        *self.answers.lock().entry((route, status.as_u16())).or_default() += 1;
-    }
+/// By route, of which there are few.
+static ANSWERS: Mutex<BTreeMap<&'static str, Answers>> = Mutex::new(BTreeMap::new());
+static IN_FLIGHT: Gauge = Gauge::new();
 
-    fn operations(&self) -> Vec<(&'static str, &'static str, Counts)> {
-        let of = |service, operations: Vec<(&'static str, _)>| {
-            let counted =
-                move |(name, operation): (_, &Operation)| (service, name, operation.counts());
-            operations.into_iter().map(counted)
-        };
-        of("blob", self.blobs.operations().to_vec())
-            .chain(of("directory", self.directories.operations().to_vec()))
-            .chain(of("path_info", self.path_infos.operations().to_vec()))
-            .collect()
-    }
+/// Of archives, before they are compressed.
+pub(super) static NAR_BYTES: Counter = Counter::new();
+
+/// Makes the numbers known.
+pub(super) fn tell() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        register(|scrape| {
+            collect(scrape);
+            true
+        });
+    });
 }
 
-fn head(f: &mut fmt::Formatter<'_>, name: &str, help: &str) -> fmt::Result {
-    writeln!(f, "# HELP {name} {help}\n# TYPE {name} counter")
-}
-
-impl fmt::Display for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = "lazystore_http_requests_total";
-        head(f, name, "Requests that were answered.")?;
-        let answers = self.answers.lock().clone();
-        for ((route, status), count) in answers {
-            writeln!(f, "{name}{{route=\"{route}\",status=\"{status}\"}} {count}")?;
+fn collect(scrape: &mut Scrape) {
+    scrape.number(&names::HTTP_IN_FLIGHT, &[], IN_FLIGHT.get() as f64);
+    scrape.count(&names::HTTP_NAR_BYTES, &[], NAR_BYTES.get());
+    for (route, answers) in &*ANSWERS.lock() {
+        scrape.durations(&names::HTTP_REQUEST, &[route], &answers.took);
+        for (status, count) in &answers.by_status {
+            scrape.count(&names::HTTP_REQUESTS, &[route, &status.to_string()], *count);
         }
-        let name = "lazystore_http_nar_bytes_total";
-        head(f, name, "Bytes of archives that were rendered, before they were compressed.")?;
-        writeln!(f, "{name} {}", self.nar_bytes.load(Relaxed))?;
-
-        let operations = self.operations();
-        let counted = [
-            ("calls", "Calls of the store.", (|counts| counts.calls) as fn(Counts) -> u64),
-            ("absent", "Calls that found nothing.", |counts| counts.absent),
-            ("errors", "Calls that failed.", |counts| counts.errors),
-            ("bytes", "Bytes of contents.", |counts| counts.bytes),
-        ];
-        for (what, help, count) in counted {
-            let name = format!("lazystore_store_{what}_total");
-            head(f, &name, help)?;
-            for (service, operation, counts) in &operations {
-                let count = count(*counts);
-                writeln!(f, "{name}{{service=\"{service}\",operation=\"{operation}\"}} {count}")?;
-            }
-        }
-        Ok(())
     }
+}
+
+/// A request that is being answered.
+pub(super) struct Answering {
+    began: Option<Instant>,
+    _held: Held,
+}
+
+impl Answering {
+    /// It has come.
+    pub(super) fn begin() -> Self {
+        Answering { began: timing::now(), _held: IN_FLIGHT.hold() }
+    }
+
+    /// What answers it, and on what its time goes.
+    pub(super) async fn watch<T>(&self, answer: impl Future<Output = T>) -> (T, Spent) {
+        spent::watch(answer).await
+    }
+
+    /// Its answer begins.
+    pub(super) fn answered(
+        self,
+        (method, path, route): (&Method, &str, &'static str),
+        status: StatusCode,
+        spent: Spent,
+    ) {
+        let took = self.began.map(|began| began.elapsed());
+        {
+            let mut answers = ANSWERS.lock();
+            let answers = answers.entry(route).or_default();
+            *answers.by_status.entry(status.as_u16()).or_default() += 1;
+            took.iter().for_each(|took| answers.took.note(*took));
+        }
+        // What is brought takes as long as the client takes.
+        if *method != Method::PUT
+            && let Some(took) = took
+            && let Some(held_back) = slow::is_told(took)
+        {
+            tell_of_slow((method, path), status, (took, spent), held_back);
+        }
+    }
+}
+
+fn tell_of_slow(
+    (method, path): (&Method, &str),
+    status: StatusCode,
+    (took, spent): (Duration, Spent),
+    held_back: u64,
+) {
+    tracing::warn!(
+        event = event::SLOW_OPERATION,
+        operation = "http",
+        %method,
+        path,
+        status = status.as_u16(),
+        took_ms = slow::millis(took),
+        remote_ms = slow::millis(spent.remote),
+        verify_ms = slow::millis(spent.verify),
+        disk_ms = slow::millis(spent.disk),
+        other_ms = slow::millis(took.saturating_sub(spent.sum())),
+        held_back,
+        "a request took long"
+    );
 }

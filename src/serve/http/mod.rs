@@ -40,15 +40,7 @@ pub use listener::serve;
 pub(crate) use listener::{Limits, serve_router};
 pub use upload::UploadOptions;
 
-use crate::{
-    nix::SecretKey,
-    render::RenderNar,
-    service::{
-        Stores, blob::layer::MeasuredBlobs, directory::layer::MeasuredDirectories,
-        pathinfo::layer::MeasuredPathInfos,
-    },
-};
-use metrics::Metrics;
+use crate::{nix::SecretKey, render::RenderNar, service::Stores};
 use upload::Uploads;
 
 /// How many archives are rendered at once. Further clients wait. Each takes some 4 MiB, or 12 MiB where a remote store
@@ -73,7 +65,6 @@ pub struct CacheOptions {
 pub struct BinaryCache {
     stores: Stores,
     options: CacheOptions,
-    metrics: Metrics,
     archives: Arc<Semaphore>,
     uploads: Option<Uploads>,
 }
@@ -81,22 +72,10 @@ pub struct BinaryCache {
 impl BinaryCache {
     /// A cache of what `stores` holds.
     pub fn new(stores: Stores, mut options: CacheOptions) -> Self {
-        let metrics = Metrics::default();
-        let stores = Stores {
-            blobs: Arc::new(MeasuredBlobs::new(stores.blobs, metrics.blobs.clone())),
-            directories: Arc::new(MeasuredDirectories::new(
-                stores.directories,
-                metrics.directories.clone(),
-            )),
-            path_infos: Arc::new(MeasuredPathInfos::new(
-                stores.path_infos,
-                metrics.path_infos.clone(),
-            )),
-            nars: stores.nars,
-        };
+        metrics::tell();
         let archives = Arc::new(Semaphore::new(ARCHIVES_AT_ONCE_MAX));
         let uploads = options.uploads.take().map(Uploads::new);
-        BinaryCache { stores, options, metrics, archives, uploads }
+        BinaryCache { stores, options, archives, uploads }
     }
 
     fn renderer(&self) -> RenderNar {

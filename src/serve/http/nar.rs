@@ -1,6 +1,6 @@
 //! Archives, rendered while they are sent.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed};
+use std::ops::Range;
 
 use axum::{
     body::Body,
@@ -15,6 +15,7 @@ use super::{
     body::paced,
     encoding,
     error::Error,
+    metrics::NAR_BYTES,
     range::{Wanted, parse_range},
     route::NarName,
     upload,
@@ -176,10 +177,9 @@ impl BinaryCache {
     async fn send(&self, node: &Node, form: Form, range: Range<u64>) -> Body {
         let place = self.archives.clone().acquire_owned().await;
         let place = place.expect("nobody closes the semaphore");
-        let sent = self.metrics.nar_bytes.clone();
-        let pieces = self.renderer().stream(node, range).inspect(move |piece| {
+        let pieces = self.renderer().stream(node, range).inspect(|piece| {
             let len = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-            sent.fetch_add(len, Relaxed);
+            NAR_BYTES.add(len);
         });
         let pieces = match form {
             Form::Plain => pieces.boxed(),

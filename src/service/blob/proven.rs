@@ -12,6 +12,7 @@ use crate::{
             GROUP_LEN, OutboardBuilder, PIECE_GROUPS_MAX, PieceCheck, RangeWalk, Tree, prove,
         },
     },
+    observe::spent::{self, Phase},
     service::{Error, Result},
 };
 
@@ -106,7 +107,8 @@ pub fn checked(endpoint: &str, digest: &Digest, range: &Range<u64>, proven: Prov
             Some(Err(error)) => return Some((Err(error), None)),
             None => return Some((Err(wrong(&"it ends too early")), None)),
         };
-        match check.take(&piece.nodes, &piece.data, |_, _| {}) {
+        let taken = spent::here(Phase::Verify, || check.take(&piece.nodes, &piece.data, |_, _| {}));
+        match taken {
             Ok(_) => Some((Ok(piece), Some((check, pieces, wrong)))),
             Err(error) => Some((Err(wrong(&error)), None)),
         }

@@ -19,6 +19,10 @@ use super::{
 };
 use crate::{
     castore::Digest,
+    observe::{
+        self, names,
+        tally::{Evicted, freed},
+    },
     service::{
         Error, Result,
         blob::{LocalBlob, LocalPlace},
@@ -80,6 +84,19 @@ impl Inner {
             evicting,
             giving_up: Mutex::default(),
         }
+    }
+
+    /// Makes known how full a cache is, for as long as it is open.
+    pub(super) fn tell(self: &Arc<Self>) {
+        let inner = Arc::downgrade(self);
+        observe::register(move |scrape| {
+            let Some(inner) = inner.upgrade() else { return false };
+            if let Some(cache) = &inner.cache {
+                scrape.count(&names::CACHE_SIZE, &[], cache.bound.size_max());
+                scrape.count(&names::CACHE_BYTES, &[], cache.bound.used().unwrap_or(0));
+            }
+            true
+        });
     }
 
     fn failed(&self, error: impl Into<io::Error>) -> Error {
@@ -212,6 +229,8 @@ impl Inner {
     pub(super) fn sweep(&self, sweeper: &mut Sweeper) -> Result<()> {
         let Some(cache) = &self.cache else { return Ok(()) };
         let swept = sweeper.sweep_if_due(&self.database, cache.bound.size_max())?;
+        Evicted::PathInfo.went(swept.path_infos as u64);
+        Evicted::Directory.went(swept.directories as u64);
         if swept != Swept::default() {
             tracing::debug!(?swept, "took out of the cache what was asked for longest ago");
         }
@@ -298,7 +317,9 @@ impl Inner {
                     let pinned = digest.map(|digest| is_pinned(&self.database, &digest));
                     if pinned.transpose()? != Some(true) {
                         let freed = self.partials.evict(names);
-                        batch.freed += freed.map_err(|error| self.failed(error))?;
+                        let freed = freed.map_err(|error| self.failed(error))?;
+                        Evicted::Partial.went(u64::from(freed > 0));
+                        batch.freed += freed;
                     }
                 }
             }
@@ -310,6 +331,9 @@ impl Inner {
         if !packs.is_empty() {
             batch.freed += self.packs.evict(&packs)?;
         }
+        Evicted::File.went(files.len() as u64);
+        Evicted::Pack.went(packs.len() as u64);
+        freed(batch.freed);
         Ok(batch)
     }
 }

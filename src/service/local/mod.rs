@@ -232,7 +232,10 @@ impl LocalStore {
         let inner = Arc::new(Inner::new(endpoint, blobs, packs, partials, database, cache));
         let keeper = match kind {
             Kind::Store => None,
-            Kind::Cache => Some(Keeper::start(inner.clone()).map_err(io_error)?),
+            Kind::Cache => {
+                inner.tell();
+                Some(Keeper::start(inner.clone()).map_err(io_error)?)
+            }
         };
         Ok(LocalStore { inner, keeper })
     }

@@ -13,7 +13,10 @@ use reqwest::{
 use tokio::time::Instant;
 
 use super::{Beginning, Client};
-use crate::service::{Error, Result, patience::Patience};
+use crate::{
+    observe::tally::Reason,
+    service::{Error, Result, patience::Patience},
+};
 
 /// A file that is arriving. Where it breaks off it is asked for again, from there on, unless it breaks off several times
 /// without anything having come between.
@@ -58,6 +61,7 @@ impl Download {
                 ),
                 Some(Ok(Some(bytes))) => {
                     self.arrived.fetch_add(bytes.len() as u64, Relaxed);
+                    Reason::Archive.fetched(bytes.len() as u64);
                     match self.take(bytes) {
                         Some(bytes) => return Ok(Some(bytes)),
                         None => continue,

@@ -8,10 +8,14 @@ use futures::StreamExt as _;
 
 use crate::{
     castore::{ChunkList, Digest},
+    observe::{
+        self,
+        spent::{self, Phase},
+    },
     service::{
         Result,
         blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put},
-        counters::Operation,
+        counters::{Operation, collect, spending},
     },
 };
 
@@ -31,6 +35,16 @@ pub struct BlobCounters {
 }
 
 impl BlobCounters {
+    /// Makes the counts known as those of `backend`, for as long as somebody counts.
+    pub fn tell(self: &Arc<Self>, backend: &str) {
+        let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
+        observe::register(move |scrape| {
+            let Some(counters) = counters.upgrade() else { return false };
+            collect(scrape, "blob", &backend, &counters.operations());
+            true
+        });
+    }
+
     /// Each operation, with its name.
     pub fn operations(&self) -> [(&'static str, &Operation); 10] {
         [
@@ -48,25 +62,26 @@ impl BlobCounters {
     }
 }
 
-/// Counts calls, answers that something is absent, errors and bytes.
+/// Counts calls, how long they take, answers that something is absent, errors and bytes.
 ///
 /// You want it around every backend. It never changes, delays or copies anything.
 #[derive(Debug)]
 pub struct MeasuredBlobs {
     inner: Arc<dyn BlobService>,
+    phase: Phase,
     counters: Arc<BlobCounters>,
 }
 
 impl MeasuredBlobs {
-    /// Counts what `inner` does in `counters`.
-    pub fn new(inner: Arc<dyn BlobService>, counters: Arc<BlobCounters>) -> Self {
-        MeasuredBlobs { inner, counters }
+    /// Counts what `inner` does in `counters`. Waiting for it is waiting for `phase`.
+    pub fn new(inner: Arc<dyn BlobService>, counters: Arc<BlobCounters>, phase: Phase) -> Self {
+        MeasuredBlobs { inner, phase, counters }
     }
 
     /// Counts what is read.
     fn count(&self, pieces: BlobStream) -> BlobStream {
         let counters = self.counters.clone();
-        Box::pin(pieces.map(move |piece| {
+        Box::pin(spending(self.phase, pieces).map(move |piece| {
             let piece = counters.read.continued(piece)?;
             counters.read.moved(piece.len());
             Ok(piece)
@@ -77,18 +92,19 @@ impl MeasuredBlobs {
 #[async_trait]
 impl BlobService for MeasuredBlobs {
     async fn has(&self, digest: &Digest) -> Result<bool> {
-        let found = self.inner.has(digest).await.map(|there| there.then_some(()));
-        self.counters.has.found(found).map(|there| there.is_some())
+        let found = async { Ok(self.inner.has(digest).await?.then_some(())) };
+        Ok(self.counters.has.find(self.phase, found).await?.is_some())
     }
 
     async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let lacks = self.inner.lacks(digest, size).await;
-        let found = self.counters.has.found(lacks.map(|lacks| (!lacks).then_some(())));
-        found.map(|there| there.is_none())
+        let found = async { Ok((!self.inner.lacks(digest, size).await?).then_some(())) };
+        Ok(self.counters.has.find(self.phase, found).await?.is_none())
     }
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
-        Ok(self.counters.read.found(self.inner.read(digest, range).await)?.map(|p| self.count(p)))
+        let found = self.inner.read(digest, range);
+        let found = self.counters.read.find(self.phase, found).await?;
+        Ok(found.map(|pieces| self.count(pieces)))
     }
 
     async fn read_sized(
@@ -97,15 +113,20 @@ impl BlobService for MeasuredBlobs {
         size: u64,
         range: Range<u64>,
     ) -> Result<Option<BlobStream>> {
-        let found = self.inner.read_sized(digest, size, range).await;
-        Ok(self.counters.read.found(found)?.map(|pieces| self.count(pieces)))
+        let found = self.inner.read_sized(digest, size, range);
+        let found = self.counters.read.find(self.phase, found).await?;
+        Ok(found.map(|pieces| self.count(pieces)))
     }
 
     async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
-        let found = self.counters.read_proven.found(self.inner.read_proven(digest, range).await)?;
+        let found = self
+            .counters
+            .read_proven
+            .find(self.phase, self.inner.read_proven(digest, range))
+            .await?;
         let Some(Proven::Range { size, pieces }) = found else { return Ok(found) };
         let counters = self.counters.clone();
-        let pieces = pieces.map(move |piece| {
+        let pieces = spending(self.phase, pieces).map(move |piece| {
             let piece = counters.read_proven.continued(piece)?;
             counters.read_proven.moved(piece.data.len() + piece.nodes.len());
             Ok(piece)
@@ -114,17 +135,18 @@ impl BlobService for MeasuredBlobs {
     }
 
     async fn outboard(&self, digest: &Digest, len_max: u64) -> Result<Option<Bytes>> {
-        let outboard = self.counters.outboard.found(self.inner.outboard(digest, len_max).await)?;
+        let outboard =
+            self.counters.outboard.find(self.phase, self.inner.outboard(digest, len_max)).await?;
         self.counters.outboard.moved(outboard.as_ref().map_or(0, Bytes::len));
         Ok(outboard)
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
-        self.counters.chunks.found(self.inner.chunks(digest).await)
+        self.counters.chunks.find(self.phase, self.inner.chunks(digest)).await
     }
 
     async fn chunks_sized(&self, digest: &Digest, size: u64) -> Result<Option<ChunkList>> {
-        self.counters.chunks.found(self.inner.chunks_sized(digest, size).await)
+        self.counters.chunks.find(self.phase, self.inner.chunks_sized(digest, size)).await
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
@@ -171,26 +193,27 @@ impl BlobService for MeasuredBlobs {
 
     async fn put(&self, contents: Bytes) -> Result<Put> {
         self.counters.put.moved(contents.len());
-        self.counters.put.ended(self.inner.put(contents).await)
+        self.counters.put.run(self.phase, self.inner.put(contents)).await
     }
 
     async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
         self.counters.put_all.moved(contents.iter().map(Bytes::len).sum());
-        self.counters.put_all.ended(self.inner.put_all(contents).await)
+        self.counters.put_all.run(self.phase, self.inner.put_all(contents)).await
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
-        let inner = self.counters.write.ended(self.inner.writer().await)?;
-        Ok(Box::new(MeasuredWriter { inner, counters: self.counters.clone() }))
+        let inner = self.counters.write.run(self.phase, self.inner.writer()).await?;
+        Ok(Box::new(MeasuredWriter { inner, phase: self.phase, counters: self.counters.clone() }))
     }
 
     async fn sync(&self) -> Result<()> {
-        self.counters.sync.ended(self.inner.sync().await)
+        self.counters.sync.run(self.phase, self.inner.sync()).await
     }
 }
 
 struct MeasuredWriter {
     inner: Box<dyn BlobWriter>,
+    phase: Phase,
     counters: Arc<BlobCounters>,
 }
 
@@ -198,7 +221,7 @@ struct MeasuredWriter {
 impl BlobWriter for MeasuredWriter {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
         self.counters.write.moved(piece.len());
-        self.counters.write.continued(self.inner.write(piece).await)
+        self.counters.write.continued(spent::on(self.phase, self.inner.write(piece)).await)
     }
 
     fn digest(&self) -> Option<Digest> {
@@ -206,6 +229,6 @@ impl BlobWriter for MeasuredWriter {
     }
 
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
-        self.counters.write.continued(self.inner.finish().await)
+        self.counters.write.continued(spent::on(self.phase, self.inner.finish()).await)
     }
 }

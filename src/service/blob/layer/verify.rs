@@ -8,6 +8,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     castore::{ChunkList, Digest},
+    observe::spent::{self, Phase},
     service::{
         Error, Result,
         blob::{
@@ -200,7 +201,7 @@ impl Check {
 
     /// Hashes a piece and holds the part of it that lies in the range.
     fn take(&mut self, piece: Bytes) {
-        self.hasher.update(&piece);
+        spent::here(Phase::Verify, || self.hasher.update(&piece));
         let start = self.len;
         self.len += piece.len() as u64;
         let from = self.range.start.clamp(start, self.len) - start;

@@ -10,6 +10,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
+    observe::tally::Cache,
     service::{
         Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
@@ -57,8 +58,10 @@ fn warn_near<T>(result: Result<T>) -> Option<T> {
 #[async_trait]
 impl DirectoryService for CachedDirectories {
     async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
-        if let Some(directory) = warn_near(self.near.get(digest).await).flatten() {
-            return Ok(Some(directory));
+        let near = warn_near(self.near.get(digest).await).flatten();
+        Cache::Directories.asked(&near);
+        if near.is_some() {
+            return Ok(near);
         }
         let Some(directory) = self.far.get(digest).await? else { return Ok(None) };
         self.put_near(&directory).await;
@@ -66,15 +69,20 @@ impl DirectoryService for CachedDirectories {
     }
 
     fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
-        Ok(self.near.get_local(digest).unwrap_or_else(|error| {
+        let found = self.near.get_local(digest).unwrap_or_else(|error| {
             tracing::warn!(%digest, %error, "the near store cannot read a directory");
             None
-        }))
+        });
+        // If there is none, whoever then gets it is counted.
+        found.iter().for_each(|_| Cache::Directories.hit());
+        Ok(found)
     }
 
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
-        if let Some(closure) = warn_near(self.near.get_closure(root).await).flatten() {
-            return Ok(Some(closure));
+        let near = warn_near(self.near.get_closure(root).await).flatten();
+        Cache::Directories.asked(&near);
+        if near.is_some() {
+            return Ok(near);
         }
         let Some(closure) = self.far.get_closure(root).await? else { return Ok(None) };
         let passing =

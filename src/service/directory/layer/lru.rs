@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
+    observe::tally::Cache,
     service::{
         Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
@@ -45,8 +46,10 @@ fn keep(kept: &ShardedLru<Digest, Arc<Directory>>, directory: &Arc<Directory>) {
 #[async_trait]
 impl DirectoryService for LruDirectories {
     async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
-        if let Some(directory) = self.kept.get(digest) {
-            return Ok(Some(directory));
+        let kept = self.kept.get(digest);
+        Cache::DirectoriesInMemory.asked(&kept);
+        if kept.is_some() {
+            return Ok(kept);
         }
         let found = self.inner.get(digest).await?;
         if let Some(directory) = &found {
@@ -57,10 +60,13 @@ impl DirectoryService for LruDirectories {
 
     fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
         if let Some(directory) = self.kept.get(digest) {
+            Cache::DirectoriesInMemory.hit();
             return Ok(Some(directory));
         }
         let found = self.inner.get_local(digest)?;
+        // If there is none, whoever then gets it is counted.
         if let Some(directory) = &found {
+            Cache::DirectoriesInMemory.missed();
             keep(&self.kept, directory);
         }
         Ok(found)

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
+    observe::tally::Cache,
     service::{
         Result,
         pathinfo::{PathInfoService, PathInfoStream},
@@ -66,10 +67,14 @@ impl AbsentPathInfos {
 impl PathInfoService for AbsentPathInfos {
     async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
         if self.is_absent(digest) {
+            Cache::Absent.hit();
             return Ok(None);
         }
         let puts = self.puts.load(SeqCst);
         let found = self.inner.get(digest).await?;
+        if found.is_none() {
+            Cache::Absent.missed();
+        }
         if found.is_none() && !self.ttl.is_zero() {
             let mut absent = self.absent.lock();
             if self.puts.load(SeqCst) == puts {

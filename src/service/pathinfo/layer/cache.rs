@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
+    observe::tally::Cache,
     service::{
         Result,
         pathinfo::{PathInfoService, PathInfoStream},
@@ -44,10 +45,14 @@ impl CachedPathInfos {
 impl PathInfoService for CachedPathInfos {
     async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
         match self.near.get(digest).await {
-            Ok(Some(path_info)) => return Ok(Some(path_info)),
+            Ok(Some(path_info)) => {
+                Cache::PathInfos.hit();
+                return Ok(Some(path_info));
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the near store cannot read a path info"),
         }
+        Cache::PathInfos.missed();
         let found = self.far.get(digest).await?;
         if let Some(path_info) = &found {
             self.put_near(path_info).await;

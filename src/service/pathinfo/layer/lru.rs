@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
+    observe::tally::Cache,
     service::{
         Result,
         pathinfo::{PathInfoService, PathInfoStream},
@@ -35,8 +36,10 @@ impl LruPathInfos {
 #[async_trait]
 impl PathInfoService for LruPathInfos {
     async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
-        if let Some(path_info) = self.kept.get(digest) {
-            return Ok(Some(path_info));
+        let kept = self.kept.get(digest);
+        Cache::PathInfosInMemory.asked(&kept);
+        if kept.is_some() {
+            return Ok(kept);
         }
         let found = self.inner.get(digest).await?;
         if let Some(path_info) = &found {

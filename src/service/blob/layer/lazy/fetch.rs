@@ -29,6 +29,10 @@ use crate::{
         Digest,
         outboard::{PIECE_GROUPS_MAX, RangeWalk, Tree},
     },
+    observe::{
+        spent::{self, Phase},
+        tally::Reason,
+    },
     service::{
         Error, Result,
         blob::{
@@ -201,7 +205,7 @@ impl Inner {
             }
         }
         let rest = first.end..range.end;
-        let first = arriving.partial.read(&first);
+        let first = spent::here(Phase::Disk, || arriving.partial.read(&first));
         let state = (self.clone(), arriving, rest);
         let rest = stream::unfold(Some(state), |state| async move {
             let (this, arriving, left) = state?;
@@ -210,7 +214,7 @@ impl Inner {
             }
             let now = step(&left);
             let piece = match arriving.want(&now).await {
-                Ok(Wish::Here) => arriving.partial.read(&now),
+                Ok(Wish::Here) => spent::here(Phase::Disk, || arriving.partial.read(&now)),
                 Ok(wish) => this.read_otherwise(wish, &arriving, &now).await,
                 Err(error) => Err(error),
             };
@@ -274,7 +278,7 @@ impl Inner {
         match self.far.read_proven(digest, range.clone()).await? {
             None => Ok(None),
             Some(Proven::Lacking) => self.read_unproven(digest, size, range).await,
-            Some(Proven::Range { size, pieces }) => Ok(Some(cut(size, range, pieces))),
+            Some(Proven::Range { size, pieces }) => Ok(Some(counted(cut(size, range, pieces)))),
         }
     }
 
@@ -292,9 +296,9 @@ impl Inner {
             && let Some(chunks) = self.far.chunks_sized(digest, size).await?
             && chunks.blob_size() == size
         {
-            return Ok(Some(read_chunks(self.far.clone(), chunks, range)));
+            return Ok(Some(counted(read_chunks(self.far.clone(), chunks, range))));
         }
-        self.far.read_sized(digest, size, range).await
+        Ok(self.far.read_sized(digest, size, range).await?.map(counted))
     }
 
     /// A blob that is copied near before any of it is read.
@@ -305,7 +309,7 @@ impl Inner {
     ) -> Result<Option<BlobStream>> {
         let (this, digest) = (self.clone(), *digest);
         let copy = || async move { asking_others(&*this.far, || this.copy(digest)).await };
-        let copied = self.copies.run(digest, copy).await?;
+        let copied = spent::on(Phase::Remote, self.copies.run(digest, copy)).await?;
         match copied {
             Copied::Absent => return Ok(None),
             Copied::Near => {
@@ -315,7 +319,7 @@ impl Inner {
             }
             Copied::Refused => {}
         }
-        self.far.read(&digest, range).await
+        Ok(self.far.read(&digest, range).await?.map(counted))
     }
 
     /// Copies a blob near, if it is far.
@@ -329,8 +333,9 @@ impl Inner {
             return Ok(Copied::Absent);
         };
         let Some(mut writer) = warn_near(near.writer().await) else { return Ok(Copied::Refused) };
-        while let Some(piece) = pieces.next().await {
-            if warn_near(writer.write(piece?).await).is_none() {
+        while let Some(piece) = pieces.next().await.transpose()? {
+            Reason::Read.fetched(piece.len() as u64);
+            if warn_near(writer.write(piece).await).is_none() {
                 return Ok(Copied::Refused);
             }
         }
@@ -351,7 +356,7 @@ impl Inner {
         len_max: u64,
         range: Range<u64>,
     ) -> Result<Option<BlobStream>> {
-        let (this, digest) = (self.clone(), *digest);
+        let (this, digest, reason) = (self.clone(), *digest, Reason::of_this_task());
         let fetch = || async move {
             // Another may have brought it since this reader looked.
             if let Some(near) = &this.near
@@ -362,12 +367,14 @@ impl Inner {
             }
             let read = || read_all(&*this.far, &digest, len_max as usize);
             let contents = asking_others(&*this.far, read).await?;
+            reason.fetched(contents.as_ref().map_or(0, Bytes::len) as u64);
             if let (Some(near), Some(contents)) = (&this.near, &contents) {
                 warn_near(near.put(contents.clone()).await);
             }
             Ok(contents)
         };
-        Ok(self.short.run(digest, fetch).await?.map(|contents| pieces_of(&contents, &range)))
+        let contents = spent::on(Phase::Remote, self.short.run(digest, fetch)).await?;
+        Ok(contents.map(|contents| pieces_of(&contents, &range)))
     }
 
     /// Asks for the beginning of `range` of a blob whose length is not known. What comes is kept.
@@ -388,6 +395,7 @@ impl Inner {
                 contents.extend_from_slice(&piece?.data);
             }
             let contents = Bytes::from(contents);
+            Reason::Read.fetched(contents.len() as u64);
             if let Some(near) = &self.near {
                 warn_near(near.put(contents.clone()).await);
             }
@@ -398,6 +406,7 @@ impl Inner {
         {
             let (progress, _) = watch::channel(Progress::At(begin.start));
             arriving.take_pieces(&begin, pieces, &progress).await?;
+            Reason::Read.fetched(begin.end.min(size).saturating_sub(begin.start));
         }
         self.sizes.insert(*digest, size, 1);
         Ok(Learnt::Size(size))
@@ -467,6 +476,14 @@ pub(super) async fn asking_others<T, F: Future<Output = Result<T>>>(
         }
     }
     ask().await
+}
+
+/// What is fetched for a reader, and not kept.
+fn counted(pieces: BlobStream) -> BlobStream {
+    let count = |piece: &Result<Bytes>| {
+        Reason::Read.fetched(piece.as_ref().map_or(0, Bytes::len) as u64);
+    };
+    pieces.inspect(count).boxed()
 }
 
 /// The next part of a range to be read.

@@ -5,7 +5,10 @@ use std::{ops::Range, sync::Arc};
 use tokio::sync::watch;
 
 use super::arriving::Arriving;
-use crate::service::{Error, Result};
+use crate::{
+    observe::tally::Reason,
+    service::{Error, Result},
+};
 
 /// How far a flight is.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub(super) struct Flight {
     pub(super) number: u64,
     /// In bytes of the blob.
     pub(super) range: Range<u64>,
+    /// What lies behind this byte is fetched ahead.
+    pub(super) wanted_until: u64,
     /// How many wait for some of it.
     pub(super) waiting: usize,
     pub(super) progress: watch::Receiver<Progress>,
@@ -36,6 +41,16 @@ impl Flight {
             Progress::At(at) => *at..self.range.end.max(*at),
             Progress::Ended(_) => self.range.end..self.range.end,
         }
+    }
+}
+
+impl Drop for Flight {
+    /// It is over, one way or another: counts what it brought.
+    fn drop(&mut self) {
+        let (begin, end) = (self.range.start, self.ahead().start);
+        let wanted = self.wanted_until.clamp(begin, end);
+        Reason::Read.fetched(wanted - begin);
+        Reason::Ahead.fetched(end - wanted);
     }
 }
 

@@ -20,6 +20,7 @@ use lent::pieces_of_file;
 
 use crate::{
     castore::{ChunkList, Digest},
+    observe::tally::Cache,
     service::{
         Result,
         blob::{
@@ -113,11 +114,13 @@ impl BlobService for LazyBlobs {
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
         let this = &self.0;
         if let Some(stream) = this.read_near(digest, range.clone()).await {
+            Cache::Blobs.hit();
             return Ok(Some(stream));
         }
         if range.is_empty() {
             return Ok(this.far.has(digest).await?.then(|| stream::empty().boxed()));
         }
+        Cache::Blobs.missed();
         match this.learn(digest, &range).await? {
             Learnt::Absent => Ok(None),
             Learnt::Contents(contents) => Ok(Some(pieces_of(&contents, &range))),
@@ -135,12 +138,15 @@ impl BlobService for LazyBlobs {
         // Asked first: it knows without looking at the disk.
         if self.0.known(digest, size).is_none() {
             if let Some(stream) = self.0.read_near(digest, range.clone()).await {
+                Cache::Blobs.hit();
                 return Ok(Some(stream));
             }
             if let Some(lent) = self.0.borrow(digest, size).await {
+                Cache::Blobs.hit();
                 return Ok(Some(pieces_of_file(&lent, range)));
             }
         }
+        Cache::Blobs.missed();
         self.read_far(digest, size, range).await
     }
 
@@ -235,11 +241,17 @@ impl BlobService for LazyBlobs {
         size: u64,
         range: &Range<u64>,
     ) -> Result<Option<LocalBlob>> {
-        let Some(arriving) = self.0.known(digest, size) else { return self.open_local(digest) };
+        let Some(arriving) = self.0.known(digest, size) else {
+            let found = self.open_local(digest)?;
+            // If there is none, whoever then reads is counted.
+            found.iter().for_each(|_| Cache::Blobs.hit());
+            return Ok(found);
+        };
         let range = range.start.min(size)..range.end.min(size);
         if !arriving.partial.has(&range) {
             return Ok(None);
         }
+        Cache::Blobs.hit();
         arriving.note(&range);
         Ok(Some(arriving.partial.as_local()))
     }

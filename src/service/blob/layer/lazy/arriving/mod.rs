@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     castore::{ChunkList, Digest},
+    observe::spent::{self, Phase},
     service::{Error, Result, blob::BlobService, local::Partial, range_set::RangeSet},
 };
 
@@ -150,7 +151,7 @@ impl Arriving {
             // What is wanted and what is fetched ahead come in one request.
             let until = if round == 0 { end.max(range.end) } else { range.end };
             for seat in self.board(range, until) {
-                seat.wait().await?;
+                spent::on(Phase::Remote, seat.wait()).await?;
             }
         }
         let what = format!("bytes {range:?} of blob {} came and are not here", self.digest);
@@ -170,7 +171,8 @@ impl Arriving {
         let ahead = self.align(&state.means, &ahead);
         self.check(&state.means, &ahead);
         for gap in state.missing(&self.partial, &ahead) {
-            self.take_off(&mut state, gap);
+            let nobody = gap.start;
+            self.take_off(&mut state, gap, nobody);
         }
     }
 
@@ -183,7 +185,7 @@ impl Arriving {
         // The last gap may reach beyond what is wanted.
         for gap in state.missing(&self.partial, &all) {
             if gap.start < wanted.end {
-                self.take_off(&mut state, gap);
+                self.take_off(&mut state, gap, wanted.end);
             }
         }
         let mut seats = Vec::new();
@@ -218,8 +220,8 @@ impl Arriving {
         }
     }
 
-    /// Starts a request for `range`, which nothing under way will bring.
-    fn take_off(self: &Arc<Self>, state: &mut State, range: Range<u64>) {
+    /// Starts a request for `range`, which nothing under way will bring. What lies behind `wanted_until` is fetched ahead.
+    fn take_off(self: &Arc<Self>, state: &mut State, range: Range<u64>, wanted_until: u64) {
         let (sender, progress) = watch::channel(Progress::At(range.start));
         let number = state.flights_begun;
         state.flights_begun += 1;
@@ -238,7 +240,7 @@ impl Arriving {
             sender.send_replace(Progress::Ended(result));
         });
         let task = Some(task.abort_handle());
-        state.flights.push(Flight { number, range, waiting: 0, progress, task });
+        state.flights.push(Flight { number, range, wanted_until, waiting: 0, progress, task });
     }
 
     /// Takes back a seat.
@@ -253,7 +255,7 @@ impl Arriving {
         if flight.waiting == 0 && !is_satisfied {
             let flight = state.flights.remove(index);
             drop(state);
-            if let Some(task) = flight.task {
+            if let Some(task) = &flight.task {
                 task.abort();
             }
         }

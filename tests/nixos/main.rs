@@ -1,0 +1,10 @@
+//! The NixOS module, evaluated by the real Nix, and its units, read by the real systemd.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod evaluation;
+mod options;
+mod refusals;
+mod running;
+mod units;

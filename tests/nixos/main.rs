@@ -4,6 +4,7 @@
 mod support;
 
 mod evaluation;
+mod generated;
 mod options;
 mod refusals;
 mod running;

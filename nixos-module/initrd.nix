@@ -32,7 +32,7 @@ let
     in
     [
       "${mkdir} /sysroot/dev /sysroot/proc /sysroot/sys /sysroot/run /sysroot/etc ${store} ${upper} /sysroot${options.overlay.workDir} /sysroot${options.mountPoint}"
-      "${pkgs.runtimeShell} -c \"exec ${cp} -a -n $(${pkgs.coreutils}/bin/cat ${closure name}/store-paths) ${upper}/\""
+      "${pkgs.runtimeShell} -c \"exec ${cp} -a -n $$(${pkgs.coreutils}/bin/cat ${closure name}/store-paths) ${upper}/\""
       # Until the overlay covers it, the program is found here.
       "${mount} --bind ${upper} ${store}"
     ]
@@ -101,6 +101,8 @@ let
         "lowerdir=/sysroot${options.mountPoint}"
         "upperdir=/sysroot${options.overlay.upperDir}"
         "workdir=/sysroot${options.overlay.workDir}"
+        # Directories keep their inode numbers.
+        "xino=on"
       ];
       requires = [ service ];
       after = [ service ];

@@ -25,6 +25,8 @@ in
           "lowerdir=${lib.optionalString overlay.keepLocal "${overlay.mountPoint}:"}${options.mountPoint}"
           "upperdir=${overlay.upperDir}"
           "workdir=${overlay.workDir}"
+          # Directories keep their inode numbers.
+          "xino=on"
         ];
         # An overlay goes on pointing to a mount that has died. With the service it is taken away, also while in use, and
         # with the service it comes again.

@@ -15,9 +15,11 @@ in
   flags = set: lib.concatLists (lib.mapAttrsToList
     (name: value:
       let
+        # `toString` would give 0.5 as 0.500000.
+        text = value: if builtins.isFloat value then builtins.toJSON value else toString value;
         one = value:
           if builtins.isAttrs value && value ? specifier then { specifier = "--${name}=${value.specifier}"; }
-          else "--${name}=${if builtins.isBool value then lib.boolToString value else toString value}";
+          else "--${name}=${text value}";
       in
       if value == null || value == false then [ ]
       else if value == true then [ "--${name}" ]

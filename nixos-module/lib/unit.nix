@@ -40,7 +40,7 @@ rec {
     ++ command.flags {
       config = service.configPath or "/etc/lazystore/${service.unit}.toml";
       inherit (service) store;
-      inherit (service.options) offline verify;
+      inherit (service.options) drain offline verify;
       store-dir = "/var/lib/lazystore";
       log-level = service.options.logLevel;
       log-format = service.options.logFormat;
@@ -70,7 +70,7 @@ rec {
       CacheDirectoryMode = "0700";
       # Wrong usage stays wrong.
       RestartPreventExitStatus = 2;
-      TimeoutStopSec = 30;
+      TimeoutStopSec = options.drain + 20;
     }
     // optionalAttrs (options.watchdog != null) { WatchdogSec = options.watchdog; }
     // optionalAttrs (resolved.credentials != [ ]) { LoadCredential = resolved.credentials; }

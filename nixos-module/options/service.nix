@@ -26,6 +26,11 @@ in
     default = 60;
     description = "For how many seconds it may say nothing to systemd before it is taken for hung and started again, or null for never.";
   };
+  drain = mkOption {
+    type = types'.secondsBetween 0 3600;
+    default = 10;
+    description = "How many seconds what is under way may take to end when the service is stopped; then it is cut off.";
+  };
   openFilesMax = mkOption {
     type = types.ints.between 1024 16777216;
     default = 1048576;

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
     process::Command,
 };
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::evaluation::{Place, can_evaluate, settings, text};
 use crate::support::{
-    Mounted, Running, can_mount, have_program, import, is_mounted, noise, run, write,
+    Mounted, Running, SOON, can_mount, have_program, import, is_mounted, noise, run, write,
 };
 
 /// A machine below a directory, in which everything is that would be in `/etc` and `/var`.
@@ -135,8 +135,17 @@ fn the_units_do_what_they_are_for() {
     let _daemon = machine.behind_socket("lazystore-daemon");
     let mount = machine.command("lazystore-mount-m.service", "ExecStart");
     let place = root.join("mnt");
+    // Type=notify: systemd waits for a word.
+    let socket = root.join("notify");
+    let supervisor = UnixDatagram::bind(&socket).expect("it is ours");
+    supervisor.set_read_timeout(Some(SOON)).expect("it is a socket");
     let start = || {
-        let mut running = Running::start(bare(&mount[0]).args(&mount[1..]));
+        let mut command = bare(&mount[0]);
+        let mut running = Running::start(command.args(&mount[1..]).env("NOTIFY_SOCKET", &socket));
+        let (mut message, ready) = ([0; 2048], b"READY=1\n");
+        while !message.starts_with(ready) {
+            supervisor.recv(&mut message).expect("it says that it is ready");
+        }
         running.wait_for_line("mounted; Ctrl-C unmounts");
         Mounted { running, path: place.clone() }
     };

@@ -6,23 +6,19 @@ let
   render = import ./render.nix { inherit lib; };
   utils.escapeSystemdPath = render.escapePath;
 
-  evaluate = modules: lib.evalModules {
-    modules = [ ./nixos.nix ../../default.nix ] ++ modules;
-    specialArgs = { inherit pkgs utils; };
+  evaluateWith = args: modules: lib.evalModules {
+    modules = [ ./nixos.nix ] ++ modules;
+    specialArgs = { inherit pkgs utils; } // args;
   };
+  evaluate = modules: evaluateWith { } ([ ../../default.nix ] ++ modules);
 
   units = { services, sockets, mounts }:
     lib.mapAttrs' (name: one: lib.nameValuePair "${name}.service" (render.service one)) services
     // lib.mapAttrs' (name: one: lib.nameValuePair "${name}.socket" (render.socket one)) sockets
     // lib.listToAttrs (map (one: lib.nameValuePair "${render.escapePath one.where}.mount" (render.mount one)) mounts);
-in
-{
-  inherit lib pkgs evaluate;
-
-  # Ends as NixOS does if an assertion does not hold.
-  machine = modules:
+  # What comes of it. Ends as NixOS does if an assertion does not hold.
+  result = { config, ... }:
     let
-      inherit (evaluate modules) config;
       failed = map (one: one.message) (lib.filter (one: !one.assertion) config.assertions);
       result = {
         units = units { inherit (config.systemd) services sockets mounts; };
@@ -41,4 +37,11 @@ in
     in
     if failed == [ ] then result
     else throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}";
+in
+{
+  inherit lib pkgs evaluate;
+
+  machine = modules: result (evaluate modules);
+  # For modules that import this one themselves, and know of each other.
+  node = nodes: module: result (evaluateWith { inherit nodes; } [ module ]);
 }

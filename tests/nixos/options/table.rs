@@ -159,6 +159,7 @@ fn service(prefix: &str, unit: &str, beside: &'static str) -> Vec<Row> {
             ("logFormat", r#""json""#, "--log-format=json"),
             ("metrics", r#"[ "[::1]:9100" ]"#, "--metrics=[::1]:9100"),
             ("watchdog", "77", "WatchdogSec=77"),
+            ("drain", "77.5", "--drain=77.5"),
             ("openFilesMax", "4321", "LimitNOFILE=4321"),
             ("environment", r#"{ COLOUR = "a b"; }"#, r#"Environment="COLOUR=a b""#),
             ("environmentFiles", r#"[ "/s/env" ]"#, "EnvironmentFile=/s/env"),

@@ -5,6 +5,8 @@ mod support;
 
 mod evaluation;
 mod generated;
+mod initrd;
+mod machines;
 mod options;
 mod refusals;
 mod running;

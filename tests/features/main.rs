@@ -25,7 +25,7 @@ fn says_that_it_lacks(feature: &str, arguments: &[&str]) -> (bool, String) {
 #[test]
 fn an_address_of_a_cloud_names_the_feature_that_it_needs() {
     for address in [
-        "objectstore+file:///nonexistent/bucket",
+        "objectstore+file:///proc/nonexistent/bucket",
         "bigtable://i?project_id=p&table_name=t&family_name=f",
     ] {
         let (lacks, said) = says_that_it_lacks("cloud", &["--store", address, "ls", "/"]);

@@ -10,8 +10,9 @@
 //! of a file is counted when it comes into its memory, for the process that made it come. A file that is passed through is
 //! read by the kernel alone: only that it was opened is seen.
 //!
-//! **Bounds.** [`PLACES_MAX`] names, [`PENDING_MAX`] lines. Written once a second, each time whole lines in one write: a
-//! process that is killed loses the last second. A disk that is full loses what it has no room for, which is counted.
+//! **Bounds.** [`PLACES_MAX`] names, [`PENDING_MAX`] lines, 32,768 events that are not counted yet. Written once a
+//! second, each time whole lines in one write: a process that is killed loses the last second. A disk that is full loses
+//! what it has no room for, which is counted.
 
 mod report;
 
@@ -19,6 +20,7 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    mem,
     num::NonZeroUsize,
     path::Path,
     sync::{Arc, mpsc},
@@ -39,6 +41,9 @@ pub const PLACES_MAX: usize = 262_144;
 
 /// How many lines wait to be written: some 5 MB.
 pub const PENDING_MAX: usize = 65_536;
+
+/// How much waits to be counted: 1 MB.
+const EVENTS_MAX: usize = 32_768;
 
 /// How deep a path is followed.
 const DEPTH_MAX: usize = 4096;
@@ -102,6 +107,8 @@ struct Shared {
 struct State {
     /// Where inodes are: the directory and the name, of several places the last that was looked at.
     places: LruCache<Ino, (Ino, Box<[u8]>)>,
+    /// What happened since it was last counted, at most [`EVENTS_MAX`] of it: to append costs a reader less than to count.
+    events: Vec<(Ino, u32, Access)>,
     pending: HashMap<(Ino, u32), Counts>,
     /// The commands of those who read within this second.
     commands: HashMap<u32, String>,
@@ -133,6 +140,7 @@ impl AccessLog {
         (&file).write_all(&text)?;
         let state = Mutex::new(State {
             places: LruCache::new(NonZeroUsize::new(PLACES_MAX).unwrap_or(NonZeroUsize::MIN)),
+            events: Vec::new(),
             pending: HashMap::new(),
             commands: HashMap::new(),
             lost: 0,
@@ -188,12 +196,104 @@ impl Observer for AccessLog {
                     .insert(reader, escape(command.strip_suffix(b"\n").unwrap_or(&command)));
             }
         }
-        let key = (ino, reader);
-        if state.pending.len() >= PENDING_MAX && !state.pending.contains_key(&key) {
-            state.lost += 1;
-            return;
+        state.events.push((ino, reader, access));
+        if state.events.len() >= EVENTS_MAX {
+            let events = mem::take(&mut state.events);
+            let State { pending, lost, .. } = &mut *state;
+            count(events, pending, lost);
         }
-        let counts = state.pending.entry(key).or_default();
+    }
+}
+
+impl Shared {
+    /// Writes what is pending. What cannot be written is lost, and counted.
+    ///
+    /// Who reads meanwhile waits for no more than the look at one name.
+    fn write(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let events = mem::take(&mut state.events);
+        let mut pending = mem::take(&mut state.pending);
+        let commands = mem::take(&mut state.commands);
+        let mut lost = mem::take(&mut state.lost);
+        let torn = state.torn;
+        drop(state);
+        count(events, &mut pending, &mut lost);
+        if pending.is_empty() && lost == 0 {
+            return Ok(());
+        }
+        let count = pending.len() as u64;
+        let mut text = Vec::new();
+        if torn {
+            text.push(b'\n');
+        }
+        let mut directories = HashMap::new();
+        for ((ino, pid), counts) in pending {
+            let Counts { opens, reads, bytes, fetched } = counts;
+            let command = commands.get(&pid).cloned().unwrap_or_default();
+            let path = self.path(ino, &mut directories);
+            let read = Read { path, pid, command, opens, reads, bytes, fetched };
+            write_line(&mut text, &Line::Read(read));
+        }
+        if lost > 0 {
+            write_line(&mut text, &Line::Lost { lost });
+        }
+        let written = (&self.file).write_all(&text);
+        let mut state = self.state.lock();
+        state.torn = written.is_err();
+        if written.is_err() {
+            state.lost += lost + count;
+        }
+        written
+    }
+
+    /// The store path of an inode and its path there, escaped; empty if that is not known. `directories` are those that
+    /// were found before.
+    fn path(&self, ino: Ino, directories: &mut HashMap<Ino, String>) -> String {
+        let Some((parent, mut path)) = self.place(ino) else { return String::new() };
+        if !directories.contains_key(&parent) {
+            let Some(directory) = self.directory(parent) else { return String::new() };
+            directories.insert(parent, directory);
+        }
+        path.insert_str(0, &directories[&parent]);
+        path
+    }
+
+    /// The path of a directory with a slash after it; nothing for the root itself.
+    fn directory(&self, mut ino: Ino) -> Option<String> {
+        let mut names = Vec::new();
+        while ino != Ino::ROOT {
+            if names.len() == DEPTH_MAX {
+                return None;
+            }
+            let (parent, name) = self.place(ino)?;
+            names.push(name + "/");
+            ino = parent;
+        }
+        names.reverse();
+        Some(names.concat())
+    }
+
+    /// The directory that an inode is in, and its name there, escaped.
+    fn place(&self, ino: Ino) -> Option<(Ino, String)> {
+        let state = self.state.lock();
+        let (parent, name) = state.places.peek(&ino)?;
+        Some((*parent, escape(name)))
+    }
+}
+
+/// Adds `events` to `pending`, as far as there is room in it; what is left out is `lost`.
+fn count(
+    events: Vec<(Ino, u32, Access)>,
+    pending: &mut HashMap<(Ino, u32), Counts>,
+    lost: &mut u64,
+) {
+    for (ino, reader, access) in events {
+        let key = (ino, reader);
+        if pending.len() >= PENDING_MAX && !pending.contains_key(&key) {
+            *lost += 1;
+            continue;
+        }
+        let counts = pending.entry(key).or_default();
         match access {
             Access::Open => counts.opens += 1,
             Access::Read { len, fetched } => {
@@ -205,62 +305,13 @@ impl Observer for AccessLog {
     }
 }
 
-impl Shared {
-    /// Writes what is pending. What cannot be written is lost, and counted.
-    fn write(&self) -> io::Result<()> {
-        let mut text = Vec::new();
-        let mut state = self.state.lock();
-        let pending = std::mem::take(&mut state.pending);
-        let commands = std::mem::take(&mut state.commands);
-        let lost = std::mem::take(&mut state.lost);
-        let count = pending.len() as u64;
-        if state.torn {
-            text.push(b'\n');
-        }
-        for ((ino, pid), counts) in pending {
-            let Counts { opens, reads, bytes, fetched } = counts;
-            let command = commands.get(&pid).cloned().unwrap_or_default();
-            let path = state.path(ino);
-            let read = Read { path, pid, command, opens, reads, bytes, fetched };
-            write_line(&mut text, &Line::Read(read));
-        }
-        drop(state);
-        if lost > 0 {
-            write_line(&mut text, &Line::Lost { lost });
-        }
-        if text.is_empty() {
-            return Ok(());
-        }
-        let written = (&self.file).write_all(&text);
-        let mut state = self.state.lock();
-        state.torn = written.is_err();
-        if written.is_err() {
-            state.lost += lost + count;
-        }
-        written
-    }
-}
-
-impl State {
-    /// The store path of an inode and its path there, escaped; empty if that is not known.
-    fn path(&self, mut ino: Ino) -> String {
-        let mut names = Vec::new();
-        while ino != Ino::ROOT {
-            match self.places.peek(&ino) {
-                Some((parent, name)) if names.len() < DEPTH_MAX => {
-                    names.push(escape(name));
-                    ino = *parent;
-                }
-                _ => return String::new(),
-            }
-        }
-        names.reverse();
-        names.join("/")
-    }
-}
-
 fn escape(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !b"\"'\\".contains(byte);
+    match str::from_utf8(bytes) {
+        // As nearly all names are: many times as fast.
+        Ok(name) if bytes.iter().all(is_plain) => name.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
 }
 
 fn write_line(text: &mut Vec<u8>, line: &Line) {

@@ -33,13 +33,41 @@ fn what_is_logged_is_summed_up_and_odd_names_are_escaped() {
 }
 
 #[test]
+fn a_path_is_told_whole_as_far_as_it_is_known() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("log");
+    let log = AccessLog::create(&path, false, []).expect("it begins");
+    let [outer, middle, inner, beside, lost] = [20, 21, 22, 23, 24].map(Ino::from_raw);
+    log.placed(Ino::ROOT, b"name-x", outer);
+    log.placed(outer, b"bin", middle);
+    log.placed(middle, b"a b", inner);
+    log.placed(middle, b"c", beside);
+    log.placed(Ino::from_raw(99), b"of a directory that is not known", lost);
+    for ino in [outer, inner, beside, lost, Ino::ROOT] {
+        log.accessed(ino, 1, Access::Open);
+    }
+    drop(log);
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    let mut paths: Vec<String> = text
+        .lines()
+        .map(|line| match serde_json::from_str(line).expect("it is a line") {
+            Line::Read(read) => read.path,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    paths.sort();
+    assert_eq!(paths, ["", "", "name-x", "name-x/bin/a b", "name-x/bin/c"]);
+}
+
+#[test]
 fn what_is_kept_is_bounded_and_what_is_lost_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("log");
     let log = AccessLog::create(&path, false, []).expect("it begins");
     for number in 0..3 * PENDING_MAX as u64 {
         log.accessed(Ino::from_raw(number + 100), 1, Access::Open);
-        assert!(log.shared.state.lock().pending.len() <= PENDING_MAX);
+        let state = log.shared.state.lock();
+        assert!(state.pending.len() <= PENDING_MAX && state.events.len() <= EVENTS_MAX);
     }
     drop(log);
     let text = std::fs::read(&path).expect("it is there");

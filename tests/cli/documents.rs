@@ -1,4 +1,4 @@
-//! The documents: every relative link in them leads somewhere, and the picture is one.
+//! The documents: every relative link in them leads somewhere, what they quote is said, and the picture is one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,63 @@ fn the_picture_is_small_and_stands_alone() {
     for foreign in ["<script", "<image", "href=", "@import", "<foreignObject"] {
         assert!(!picture.contains(foreign), "{foreign}");
     }
+}
+
+#[test]
+fn every_message_and_every_metric_that_operations_md_tells_is_the_programs_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/operations.md")).expect("the document");
+    let source = source_below(&root.join("src"));
+    let symptoms = text.split("\n## Symptoms\n").nth(1).expect("the symptoms");
+    let rows: Vec<_> = symptoms.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(rows.len() >= 20, "{} rows", rows.len());
+    let unknown: Vec<_> = rows.iter().flat_map(|row| unknown_messages(row, &source)).collect();
+    assert_eq!(unknown, [""; 0], "these are not in src/");
+
+    let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let metrics = names.filter(|name| name.starts_with("lazystore_"));
+    let unknown: BTreeSet<_> = metrics.filter(|name| !source.contains(&quoted(name))).collect();
+    assert_eq!(unknown, BTreeSet::new(), "these metrics are not in src/observe/names.rs");
+}
+
+/// The messages of a row's symptom that are not the program's, unless the row says that they are the system's.
+fn unknown_messages(row: &str, source: &str) -> Vec<String> {
+    let symptom = row.split(" | ").next().unwrap_or_default();
+    let mut unknown = Vec::new();
+    let spans = symptom.split('`').enumerate().filter(|(number, _)| number % 2 == 1);
+    for (number, message) in spans {
+        let behind = symptom.split('`').nth(number + 1).unwrap_or_default();
+        let pieces = message.split('…').map(|piece| piece.trim_matches([' ', ':', ';', ',']));
+        let strange = pieces.filter(|piece| !source.contains(piece));
+        if !behind.trim_start().starts_with("*(system)*") {
+            unknown.extend(strange.map(str::to_owned));
+        }
+    }
+    unknown
+}
+
+/// How a metric's name stands in the source. A histogram's counters have endings of their own.
+fn quoted(metric: &str) -> String {
+    let endings = ["_bucket", "_count", "_sum"];
+    let name = endings.iter().find_map(|ending| metric.strip_suffix(ending)).unwrap_or(metric);
+    format!("\"{name}\"")
+}
+
+/// All source below a folder, with the strings that go over several lines put together.
+fn source_below(folder: &Path) -> String {
+    let mut source = String::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            source += &source_below(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(path).expect("a source");
+            let mut lines = text.split("\\\n");
+            source += lines.next().unwrap_or_default();
+            lines.for_each(|line| source += line.trim_start());
+        }
+    }
+    source
 }
 
 fn documents_below(folder: &Path) -> Vec<PathBuf> {

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use lazystore::observe::{Role, names};
+use lazystore::observe::{Kind, Role, names};
 
 use crate::{
     commands::failed,
@@ -142,5 +142,64 @@ fn every_command_tells_what_the_source_says_and_nothing_else() {
         check_names(role, &scrape(&address));
         running.signal(rustix::process::Signal::TERM);
         assert!(running.wait());
+    }
+}
+
+/// All words of `text` that begin like a metric.
+fn named(text: &str) -> BTreeSet<String> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_of_name(c)).filter(|word| word.starts_with("lazystore_"));
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_none_that_is_not_there() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grafana.json");
+    let text = fs::read_to_string(file).expect("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("one")).collect();
+    assert_eq!(ids.len(), panels.len());
+    let mut shown = BTreeSet::new();
+    for target in panels.iter().flat_map(|panel| panel["targets"].as_array()).flatten() {
+        let query = target["expr"].as_str().expect("a query");
+        for word in named(query) {
+            let metric = names::ALL.iter().find(|metric| {
+                let is_part = |part| word == format!("{}{part}", metric.name);
+                match metric.kind {
+                    Kind::Histogram => ["_bucket", "_sum", "_count"].into_iter().any(is_part),
+                    Kind::Counter | Kind::Gauge => is_part(""),
+                }
+            });
+            let metric = metric.unwrap_or_else(|| panic!("there is no {word}: {query}"));
+            shown.insert(metric.name);
+            // What is told apart is a label, and a counter is never looked at as it is.
+            if let Some((_, by)) = query.split_once("sum by (") {
+                let (by, _) = by.split_once(')').expect("it ends");
+                let known = |label: &str| {
+                    ["instance", "le"].contains(&label) || metric.labels.contains(&label)
+                };
+                assert!(by.split(", ").all(known), "{query}");
+            }
+            let is_rate = query.contains(&format!("rate({word}"))
+                || query.contains(&format!("increase({word}"));
+            assert_eq!(is_rate, metric.kind != Kind::Gauge, "{query}");
+        }
+    }
+    let missing: Vec<_> =
+        names::ALL.iter().map(|metric| metric.name).filter(|name| !shown.contains(name)).collect();
+    assert_eq!(missing, [""; 0], "no panel shows those");
+    for variable in named(&dashboard["templating"].to_string()) {
+        assert!(names::ALL.iter().any(|metric| metric.name == variable), "{variable}");
+    }
+}
+
+#[test]
+fn what_documents_ask_prometheus_is_there() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    for word in named(&fs::read_to_string(document).expect("the document")) {
+        let is_it = |name: &str| word == name || word.strip_prefix(name) == Some("_bucket");
+        let was = "lazystore_service_";
+        assert!(word == was || names::ALL.iter().any(|metric| is_it(metric.name)), "{word}");
     }
 }

@@ -1,13 +1,16 @@
 //! How far a mounted store is from the files it was made of: the same work on ext4 (or whatever lies under the
 //! working folder) and on a mount in each I/O mode, side by side in one run.
 //!
-//! `cargo bench --bench native [-- [--runs N] [--dir DIR] [WORK]...]`, as root. Prints, for each kind of work and each
+//! `cargo bench --bench native [-- [--runs N] [--dir DIR] [--metrics] [WORK]...]`, as root. Prints, for each kind of work and each
 //! state of the caches, the time on the disk and the ratios of the mounts to it: medians of paired runs.
 //!
 //! * *warm*: the same work was just done;
 //! * *first*: a daemon and a mount that have just started, so that the kernel knows no page and no name of it, over a
 //!   store whose files are in memory, against the warm disk;
 //! * *cold*: nothing is in the kernel's caches, on neither side, and the daemon has just started.
+//!
+//! With `--metrics` it tells instead what watching costs: the same work on a mount that counts, looks at the clock and
+//! answers at `--metrics`, and on one without, warm and first, side by side; the median of the ratios of paired runs.
 #![allow(unsafe_code)] // mmap
 
 #[path = "../tests/support/mod.rs"]
@@ -111,10 +114,12 @@ fn main() {
     let mut runs = 5;
     let mut dir = None;
     let mut only = Vec::new();
+    let mut is_watched = false;
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--runs" => runs = args.next().and_then(|n| n.parse().ok()).expect("--runs N"),
+            "--metrics" => is_watched = true,
             "--dir" => dir = Some(PathBuf::from(args.next().expect("--dir DIR"))),
             _ => only.push(arg),
         }
@@ -127,11 +132,20 @@ fn main() {
     let folder = folder.expect("a working folder");
     let bench = Bench::new(folder.path());
     println!("{SMALL_FILES} small files, one of {} MiB; medians of {runs} runs", LARGE_LEN >> 20);
-    println!("{:<22} {:<6} {:>10} {:>9} {:>12}", "work", "", "disk, ms", MODES[0], MODES[1]);
-    for work in WORK {
-        if !only.is_empty() && !only.iter().any(|word| work.name.contains(word.as_str())) {
-            continue;
+    let all = WORK.iter().filter(|work| {
+        only.is_empty() || only.iter().any(|word| work.name.contains(word.as_str()))
+    });
+    if is_watched {
+        println!("{:<22} {:<6} {:>14} {:>8}", "work", "", "unwatched, ms", "watched");
+        for work in all {
+            for state in work.states.iter().filter(|state| **state != State::Cold) {
+                bench.watch(work, *state, runs);
+            }
         }
+        return;
+    }
+    println!("{:<22} {:<6} {:>10} {:>9} {:>12}", "work", "", "disk, ms", MODES[0], MODES[1]);
+    for work in all {
         for state in work.states {
             bench.compare(work, *state, runs);
         }
@@ -177,9 +191,13 @@ impl Bench {
     }
 
     fn mount(&self, mode: &str) -> Option<Mount<'_>> {
+        self.mount_with(mode, &[])
+    }
+
+    fn mount_with(&self, mode: &str, args: &[&str]) -> Option<Mount<'_>> {
         let mut command = Command::new(PROGRAM);
         command.args(["mount", "--log-level=warn", "--io-mode", mode, "--store-dir"]);
-        command.arg(&self.store).arg(&self.mountpoint);
+        command.arg(&self.store).args(args).arg(&self.mountpoint);
         let mut child = command.stdin(Stdio::null()).spawn().expect("it runs");
         while !is_mounted(&self.mountpoint) {
             if child.try_wait().expect("a child").is_some() {
@@ -216,6 +234,30 @@ impl Bench {
         );
     }
 
+    /// One row of what watching costs.
+    fn watch(&self, work: &Work, state: State, runs: usize) {
+        let address = format!("unix:{}", self.mountpoint.with_file_name("metrics.sock").display());
+        let watched = ["--metrics", &address];
+        let unwatched = ["--slow-log", "0"];
+        let run =
+            |args: &[&str]| self.on_mount_with(work, state, MODES[0], args).expect("it mounts");
+        let (mut times, mut ratios) = (Vec::new(), Vec::new());
+        for number in 0..runs {
+            // Whatever drifts meanwhile is on either side as often.
+            let (without, with) = match number % 2 {
+                0 => (run(&unwatched), run(&watched)),
+                _ => {
+                    let with = run(&watched);
+                    (run(&unwatched), with)
+                }
+            };
+            times.push(without);
+            ratios.push(with / without);
+        }
+        let (time, ratio) = (median(&mut times) * 1000.0, median(&mut ratios));
+        println!("{:<22} {:<6} {time:>14.1} {ratio:>8.3}", work.name, state.name());
+    }
+
     fn on_disk(&self, work: &Work, state: State) -> f64 {
         match state {
             State::Warm | State::First => (work.run)(&self.corpus),
@@ -225,10 +267,14 @@ impl Bench {
     }
 
     fn on_mount(&self, work: &Work, state: State, mode: &str) -> Option<f64> {
+        self.on_mount_with(work, state, mode, &[])
+    }
+
+    fn on_mount_with(&self, work: &Work, state: State, mode: &str, args: &[&str]) -> Option<f64> {
         if state == State::First {
             files(&self.store).iter().for_each(|file| sequential(file));
         }
-        let mount = self.mount(mode)?;
+        let mount = self.mount_with(mode, args)?;
         match state {
             State::Warm => (work.run)(&mount.root),
             State::First => {}

@@ -10,6 +10,7 @@ mod cat;
 mod closure;
 mod completions;
 mod config;
+mod control;
 mod copy;
 mod daemon;
 mod eyes;
@@ -30,6 +31,7 @@ mod serve;
 mod sign;
 mod signals;
 mod stat;
+mod status;
 mod supervised;
 mod verify;
 #[cfg(any(feature = "fuse", feature = "virtiofs"))]
@@ -79,6 +81,7 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Stat(stat::Stat),
+    Status(status::Status),
     PathInfo(path_info::PathInfo),
     Closure(registration::Closure),
     Registration(registration::Registration),
@@ -173,6 +176,7 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
         Command::Ls(command) => runtime.block_on(command.run(&options)),
         Command::Cat(command) => runtime.block_on(command.run(&options)),
         Command::Stat(command) => runtime.block_on(command.run(&options)),
+        Command::Status(command) => runtime.block_on(command.run(&options)),
         Command::Nar(command) => runtime.block_on(command.run(&options)),
         Command::Verify(command) => runtime.block_on(command.run(&options)),
         Command::Sign(command) => runtime.block_on(command.run(&options)),

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::{
     GlobalOptions, Usage,
     access_log::AccessOptions,
+    control,
     eyes::EyesOptions,
     import::import_all,
     signals::Signals,
@@ -152,6 +153,7 @@ impl Mount {
         if let Err(error) = mountpoint.read_further_ahead(is_local) {
             debug!(%error, "the kernel reads ahead as far as it does by default");
         }
+        control::answer(mountpoint.path(), runtime.handle());
         info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");
         let supervised = self.supervise(&mountpoint, vfs, runtime)?;
 

@@ -17,4 +17,5 @@ mod logs;
 mod metrics;
 mod nix;
 mod shells;
+mod status;
 mod supervised;

@@ -17,7 +17,7 @@
 mod report;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fs::{File, OpenOptions},
     io::{self, Write as _},
     mem,
@@ -250,11 +250,14 @@ impl Shared {
     /// were found before.
     fn path(&self, ino: Ino, directories: &mut HashMap<Ino, String>) -> String {
         let Some((parent, mut path)) = self.place(ino) else { return String::new() };
-        if !directories.contains_key(&parent) {
-            let Some(directory) = self.directory(parent) else { return String::new() };
-            directories.insert(parent, directory);
-        }
-        path.insert_str(0, &directories[&parent]);
+        let directory = match directories.entry(parent) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => match self.directory(parent) {
+                Some(directory) => unknown.insert(directory),
+                None => return String::new(),
+            },
+        };
+        path.insert_str(0, directory);
         path
     }
 

@@ -7,18 +7,19 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use clap::Args;
 use tokio::runtime::Handle;
 
 use super::{
-    GlobalOptions, eyes::EyesOptions, listen, serve::read_tokens, signals::Signals,
+    GlobalOptions, eyes::EyesOptions, listen, serve::read_tokens, signals::Signals, stack::Stack,
     supervised::ServiceOptions,
 };
 use crate::{
     observe::Role,
     serve::{
         Listener, Running, Tokens,
-        grpc::{self, Access, ServerOptions, ServerTls},
+        grpc::{self, Access, ServerOptions, ServerTls, TlsFiles},
     },
 };
 
@@ -69,39 +70,58 @@ impl Daemon {
     pub(super) async fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
         let signals = Signals::new()?;
         let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
-        let server = self.server(&listeners, options)?;
+        self.check_who_listens(&listeners)?;
+        let server = self.server(options)?;
         let eyes = self.eyes.open(Role::Daemon)?;
-        let stores = options.open_without_token()?;
+        let mut stack = Stack::open_without_token(options)?;
+        let stores = stack.stores();
         eyes.start(&Handle::current());
         let serve =
             |listener, running| grpc::serve_with(listener, stores.clone(), server.clone(), running);
         let running = Running::new(self.service.drain);
-        listen::serve_all(listeners, signals, running, serve).await?;
+        let reload = || {
+            let (next, reopened) = (self.server(options)?, stack.reopen()?);
+            // All could be read.
+            if let (Some(tls), Some(next)) = (&server.tls, &next.tls) {
+                tls.replace(next);
+            }
+            if let (Some(access), Some(next)) = (&server.access, &next.access) {
+                access.store(next.load_full());
+            }
+            stack.put(reopened);
+            Ok(())
+        };
+        listen::serve_all(listeners, signals, running, serve, reload).await?;
         stores.blobs.sync().await?;
         Ok(())
     }
 
-    /// How others are kept out.
-    fn server(
-        &self,
-        listeners: &[(String, Listener)],
-        options: &GlobalOptions,
-    ) -> anyhow::Result<ServerOptions> {
-        let tls = match (&self.tls_cert, &self.tls_key) {
-            (Some(certificate), Some(key)) => Some(ServerTls {
-                certificate: read(certificate)?,
-                key: read(key)?,
-                client_roots: self.tls_client_ca.as_deref().map(read).transpose()?,
-            }),
-            _ => None,
-        };
+    /// Nobody may read what passes on a network that is not trusted.
+    fn check_who_listens(&self, listeners: &[(String, Listener)]) -> anyhow::Result<()> {
         let open = listeners.iter().find(|(_, listener)| !listener.is_of_this_machine());
-        if let (None, false, Some((address, _))) = (&tls, self.insecure, open) {
+        if let (None, false, Some((address, _))) = (&self.tls_cert, self.insecure, open) {
             bail!(
                 "others can connect to {address}, and read what passes: give --tls-cert and --tls-key, \
                  or --insecure if the network is trusted"
             );
         }
+        Ok(())
+    }
+
+    /// How others are kept out, as the files say now.
+    fn server(&self, options: &GlobalOptions) -> anyhow::Result<ServerOptions> {
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let files = TlsFiles {
+                    certificate: read(certificate)?,
+                    key: read(key)?,
+                    client_roots: self.tls_client_ca.as_deref().map(read).transpose()?,
+                };
+                let unusable = || format!("cannot use {} for TLS", certificate.display());
+                Some(ServerTls::new(&files).with_context(unusable)?)
+            }
+            _ => None,
+        };
         let tokens = |file: &Option<PathBuf>| -> anyhow::Result<Option<Tokens>> {
             file.as_deref().map(read_tokens).transpose()
         };
@@ -110,7 +130,10 @@ impl Daemon {
             read: tokens(&self.read_token_file)?,
         };
         let is_open = access.write.is_none() && access.read.is_none();
-        Ok(ServerOptions { tls, access: (!is_open).then(|| Arc::new(access)) })
+        Ok(ServerOptions {
+            tls,
+            access: (!is_open).then(|| Arc::new(ArcSwap::from_pointee(access))),
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use futures::future::{FutureExt as _, try_join_all};
 use tracing::{info, warn};
 
 use super::{
-    signals::Signals,
+    signals::{Asked, Signals},
     supervised::{self, Supervised},
 };
 use crate::serve::{Listener, Running};
@@ -30,12 +30,13 @@ pub(super) fn listeners(
 }
 
 /// Serves on all listeners, until a signal comes and what is under way is finished, or takes longer than it may, or a
-/// second signal comes.
+/// second signal comes. Meanwhile files are read again by `reload`.
 pub(super) async fn serve_all<F>(
     listeners: Vec<(String, Listener)>,
     mut signals: Signals,
     running: Running,
     serve: impl Fn(Listener, Running) -> F,
+    mut reload: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()>
 where
     F: Future<Output = io::Result<()>>,
@@ -52,19 +53,24 @@ where
     let count = running.clone();
     let describe = move || format!("{listening}; {} connections", count.connections());
     supervised.ready(Box::new(describe), Box::new(|| supervised::runtime_runs().boxed()));
-    tokio::select! {
-        ended = &mut servers => {
-            ended.context("cannot go on serving")?;
-            bail!("all listeners were closed");
+    loop {
+        tokio::select! {
+            ended = &mut servers => {
+                ended.context("cannot go on serving")?;
+                bail!("all listeners were closed");
+            }
+            asked = signals.next() => match asked {
+                Asked::Reload => supervised.reload(&mut reload),
+                Asked::Stop => break,
+            }
         }
-        () = signals.next() => {}
     }
     info!("stopping: requests under way are finished, a second signal ends them");
     supervised.stopping(running.drain());
     running.stop();
     tokio::select! {
         ended = &mut servers => { ended.context("cannot end cleanly")?; }
-        () = signals.next() => {}
+        () = signals.stop() => {}
     }
     match running.cut_off() {
         0 => {}

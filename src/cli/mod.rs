@@ -30,6 +30,7 @@ mod registration;
 mod serve;
 mod sign;
 mod signals;
+mod stack;
 mod stat;
 mod status;
 mod supervised;

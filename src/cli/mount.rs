@@ -19,7 +19,8 @@ use super::{
     control,
     eyes::EyesOptions,
     import::import_all,
-    signals::Signals,
+    signals::{Asked, Signals},
+    stack::Stack,
     supervised::{self, ServiceOptions, Supervised},
     view::ViewOptions,
     watchdog,
@@ -89,10 +90,11 @@ impl Mount {
             Signals::new()?
         };
         let eyes = self.eyes.open(Role::Mount)?;
-        let stores = {
+        let mut stack = {
             let _context = runtime.enter();
-            options.open()?
+            Stack::open(options)?
         };
+        let stores = stack.stores();
         let mut imported = Vec::new();
         import_all(&self.import, None, &stores, options, runtime, |import| {
             imported.push(import.path_info.store_path.clone());
@@ -113,7 +115,7 @@ impl Mount {
 
         eyes.start(runtime.handle());
         let created = create_directory(&place)?;
-        let result = self.serve(&place, vfs, runtime, &mut signals);
+        let result = self.serve(&place, vfs, runtime, &mut signals, &mut stack);
         if created {
             // It was empty when we made it. If it is not any more, it is not ours.
             let _ = fs::remove_dir(&place);
@@ -127,6 +129,7 @@ impl Mount {
         vfs: Arc<Vfs>,
         runtime: &Runtime,
         signals: &mut Signals,
+        stack: &mut Stack<'_>,
     ) -> anyhow::Result<()> {
         let (mountpoint, device, stale) = mountpoint::mount(place, self.allow_other)?;
         if stale {
@@ -163,16 +166,20 @@ impl Mount {
             let _ = ended_tx.send(());
         });
         runtime.block_on(async {
-            tokio::select! {
-                _ = &mut ended => {
-                    info!("unmounted by somebody else");
-                    Ok(())
-                }
-                () = signals.next() => {
-                    supervised.stopping(self.service.drain);
-                    unmount(&mountpoint, &mut ended, signals, self.service.drain).await
+            loop {
+                tokio::select! {
+                    _ = &mut ended => {
+                        info!("unmounted by somebody else");
+                        return Ok(());
+                    }
+                    asked = signals.next() => match asked {
+                        Asked::Reload => supervised.reload(|| stack.reload()),
+                        Asked::Stop => break,
+                    }
                 }
             }
+            supervised.stopping(self.service.drain);
+            unmount(&mountpoint, &mut ended, signals, self.service.drain).await
         })?;
         // Its pipe closes with it.
         drop(watchdog);
@@ -248,7 +255,7 @@ async fn unmount(
     );
     tokio::select! {
         _ = timeout(drain, ended) => {}
-        () = signals.next() => {}
+        () = signals.stop() => {}
     }
     Ok(())
 }

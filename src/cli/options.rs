@@ -139,12 +139,6 @@ impl GlobalOptions {
         Ok(compose::open_plan(&plan.target()?, &self.common()?)?)
     }
 
-    /// Opens the store for a daemon, whose tokens are those of its clients.
-    pub(super) fn open_without_token(&self) -> anyhow::Result<Stores> {
-        let common = Common { token_file: None, ..self.common()? };
-        Ok(compose::open_plan(&self.plan()?, &common)?)
-    }
-
     /// Opens another store, with the same options. What comes from far is not kept in the cache, since whoever asks puts it
     /// elsewhere. Needs the context of the runtime.
     pub(super) fn open_other(&self, store: &str) -> anyhow::Result<Stores> {

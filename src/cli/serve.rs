@@ -7,12 +7,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use clap::Args;
 use tokio::runtime::Handle;
 use tracing::info;
 
 use super::{
-    GlobalOptions, eyes::EyesOptions, listen, signals::Signals, supervised::ServiceOptions,
+    GlobalOptions, eyes::EyesOptions, listen, signals::Signals, stack::Stack,
+    supervised::ServiceOptions,
 };
 use crate::{
     compose::size::parse_size,
@@ -75,37 +77,62 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(&self, options: &GlobalOptions) -> anyhow::Result<()> {
         let signals = Signals::new()?;
-        let keys =
-            self.sign_key.iter().map(|file| read_key(file)).collect::<Result<Vec<_>, _>>()?;
-        for key in &keys {
-            info!(public_key = %key.public(), "signing");
-        }
+        let keys = Arc::new(ArcSwap::from_pointee(self.keys()?));
         let listeners = listen::listeners(&self.listen, DEFAULT_LISTEN)?;
         let uploads = self.uploads(&listeners)?;
+        let tokens = uploads.as_ref().and_then(|uploads| uploads.tokens.clone());
         let eyes = self.eyes.open(Role::Serve)?;
-        let stores = options.open()?;
+        let mut stack = Stack::open(options)?;
+        let stores = stack.stores();
         eyes.start(&Handle::current());
-        let cache_options =
-            CacheOptions { priority: self.priority, keys, logs: self.log_dir.clone(), uploads };
+        let cache_options = CacheOptions {
+            priority: self.priority,
+            keys: keys.clone(),
+            logs: self.log_dir.clone(),
+            uploads,
+        };
         let cache = Arc::new(BinaryCache::new(stores.clone(), cache_options));
         let serve = |listener, running| http::serve(listener, cache.clone(), running);
         let running = Running::new(self.service.drain);
-        listen::serve_all(listeners, signals, running, serve).await?;
+        let reload = || {
+            let (next_keys, next_tokens) = (self.keys()?, self.tokens()?);
+            let reopened = stack.reopen()?;
+            // All could be read.
+            keys.store(Arc::new(next_keys));
+            if let (Some(tokens), Some(next)) = (&tokens, next_tokens) {
+                tokens.store(Arc::new(next));
+            }
+            stack.put(reopened);
+            Ok(())
+        };
+        listen::serve_all(listeners, signals, running, serve, reload).await?;
         stores.blobs.sync().await?;
         Ok(())
     }
 }
 
 impl Serve {
+    /// The keys by which all is signed.
+    fn keys(&self) -> anyhow::Result<Vec<SecretKey>> {
+        let keys: Vec<_> =
+            self.sign_key.iter().map(|file| read_key(file)).collect::<Result<_, _>>()?;
+        for key in &keys {
+            info!(public_key = %key.public(), "signing");
+        }
+        Ok(keys)
+    }
+
+    /// What those know who may bring something.
+    fn tokens(&self) -> anyhow::Result<Option<Tokens>> {
+        self.upload_token_file.as_deref().map(read_tokens).transpose()
+    }
+
     /// What clients may bring. Anybody may where only this machine can connect, and nobody else.
     fn uploads(&self, listeners: &[(String, Listener)]) -> anyhow::Result<Option<UploadOptions>> {
         if !self.allow_upload {
             return Ok(None);
         }
-        let tokens = match &self.upload_token_file {
-            Some(file) => Some(read_tokens(file)?),
-            None => None,
-        };
+        let tokens = self.tokens()?.map(|tokens| Arc::new(ArcSwap::from_pointee(tokens)));
         let open = listeners.iter().find(|(_, listener)| !listener.is_of_this_machine());
         if let (None, Some((address, _))) = (&tokens, open) {
             bail!(

@@ -18,7 +18,8 @@ use super::{
     GlobalOptions,
     access_log::AccessOptions,
     eyes::EyesOptions,
-    signals::Signals,
+    signals::{Asked, Signals},
+    stack::Stack,
     supervised::{self, ServiceOptions, Supervised},
     view::ViewOptions,
 };
@@ -72,7 +73,8 @@ impl Virtiofs {
         let mut signals = Signals::new()?;
         let eyes = self.eyes.open(Role::Virtiofs)?;
         let (listener, ours) = self.listener()?;
-        let stores = options.open()?;
+        let mut stack = Stack::open(options)?;
+        let stores = stack.stores();
         let visible = runtime.block_on(self.view.visible(&stores, []))?;
         // What one guest has brought here is here for all; what it may refer to is its own.
         let (tree, vfs_options) = (Arc::new(Tree::new(&stores)), self.view.vfs());
@@ -95,7 +97,9 @@ impl Virtiofs {
             async move { is_accepting && supervised::runtime_runs().await }.boxed()
         };
         supervised.ready(Box::new(describe), Box::new(is_alive));
-        runtime.block_on(signals.next());
+        while runtime.block_on(signals.next()) == Asked::Reload {
+            supervised.reload(|| stack.reload());
+        }
         info!("stopping");
         supervised.stopping(self.service.drain);
         server.stop(self.service.drain);

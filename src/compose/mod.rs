@@ -27,6 +27,7 @@ pub mod config;
 mod measured;
 mod nix_address;
 mod opener;
+mod places;
 mod plan;
 mod probe;
 mod route;
@@ -46,6 +47,7 @@ pub use cache::{OpenCache, default_cache_size};
 pub use cloud::CloudAddress;
 pub use nix_address::CacheAddress;
 use opener::Opener;
+pub use places::{NeedsRestart, Places};
 pub use plan::{
     ABSENT_TTL_DEFAULT, CachePlan, Kind, Misfit, Part, Plan, Route, SourcePlan,
     WHOLE_LEN_MAX_DEFAULT,
@@ -179,8 +181,16 @@ pub enum Error {
 /// Opens the store that is planned. Connections are made in the background, so that a store can be mounted while the
 /// network is down. Needs the context of a tokio runtime.
 pub fn open_plan(plan: &Plan, common: &Common) -> Result<Stores, Error> {
+    open_plan_at(plan, common, &mut Places::default())
+}
+
+/// As [`open_plan`], with the places that an earlier plan has opened; those that this one opens are added to them.
+pub fn open_plan_at(plan: &Plan, common: &Common, places: &mut Places) -> Result<Stores, Error> {
     plan.check().map_err(|misfit| misfit.error)?;
-    Opener::new(common).plan(plan)
+    let mut opener = Opener::at(common, places.clone());
+    let stores = opener.plan(plan)?;
+    *places = opener.places;
+    Ok(stores)
 }
 
 /// Opens the store directory into which blobs of a plan are written, for those who look after it. `None` if they are

@@ -1,15 +1,12 @@
 //! Plans into stacks of services.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use tracing::warn;
 
 use super::{
     Address, CachePlan, Common, Error, Kind, Part, Plan, measured,
+    places::Places,
     route::{Joints, Piece, join},
     signing,
     source::{Place, Source},
@@ -52,9 +49,7 @@ const PATH_INFOS_LRU_ENTRIES_MAX: usize = 65_536;
 /// Opens each store directory, each cache and each channel once, however many services live there.
 pub(super) struct Opener<'a> {
     pub(super) common: &'a Common,
-    stores: HashMap<PathBuf, Arc<LocalStore>>,
-    /// Inside, `None` if none can be had.
-    caches: HashMap<PathBuf, Option<Arc<LocalStore>>>,
+    pub(super) places: Places,
     channels: HashMap<String, GrpcChannel>,
     pub(super) sources: HashMap<String, Source>,
     /// The same, each counted.
@@ -72,9 +67,16 @@ struct Planned<'o, 'a> {
 
 impl<'a> Opener<'a> {
     pub(super) fn new(common: &'a Common) -> Self {
-        let (stores, caches, channels, sources) = Default::default();
-        let (measured, substituters, plans) = Default::default();
-        Opener { common, stores, caches, channels, sources, measured, substituters, plans }
+        Self::at(common, Places::default())
+    }
+
+    /// Uses what is open already.
+    pub(super) fn at(common: &'a Common, mut places: Places) -> Self {
+        // One that could not be had may be to be had now.
+        places.caches.retain(|_, cache| cache.is_some());
+        let (channels, sources, measured) = Default::default();
+        let (substituters, plans) = Default::default();
+        Opener { common, places, channels, sources, measured, substituters, plans }
     }
 
     /// The store that is planned. A plan has been checked, and contains itself nowhere.
@@ -90,14 +92,14 @@ impl<'a> Opener<'a> {
 
     pub(super) fn store(&mut self, dir: Option<&Path>) -> Result<Arc<LocalStore>, Error> {
         let dir = dir.unwrap_or(&self.common.store_dir);
-        if let Some(store) = self.stores.get(dir) {
+        if let Some(store) = self.places.stores.get(dir) {
             return Ok(store.clone());
         }
         let store = LocalStore::open(dir).map_err(|source| Error::Open {
             address: format!("the store in {}", dir.display()),
             source,
         })?;
-        self.stores.insert(dir.to_owned(), store.clone());
+        self.places.stores.insert(dir.to_owned(), store.clone());
         Ok(store)
     }
 
@@ -108,7 +110,7 @@ impl<'a> Opener<'a> {
                 .inspect_err(|error| warn!(%error, "going on without a cache"))
                 .ok()
         };
-        self.caches.entry(plan.dir.clone()).or_insert_with(open).clone()
+        self.places.caches.entry(plan.dir.clone()).or_insert_with(open).clone()
     }
 
     pub(super) fn channel(&mut self, address: &Address) -> Result<GrpcChannel, Error> {

@@ -72,7 +72,7 @@ impl Opener<'_> {
             return Ok(source.clone());
         }
         let source = match address {
-            Address::Memory => memory(),
+            Address::Memory => self.places.memory.get_or_insert_with(memory).clone(),
             Address::Local(dir) => local(self.store(dir.as_deref())?),
             Address::Grpc { .. } => grpc(self.channel(address)?),
             Address::Cloud(address) => self.cloud(address)?,

@@ -27,6 +27,7 @@ pub mod sharded_lru;
 #[cfg(test)]
 pub(crate) mod shelf;
 pub mod single_flight;
+pub mod swap;
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
-    supervised::address_of,
+    supervisor::address_of,
     support::{Running, import, lazystore, noise, write},
 };
 

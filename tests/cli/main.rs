@@ -4,6 +4,8 @@
 mod real_nix;
 #[path = "../support/scrape.rs"]
 mod scrape;
+#[path = "../support/supervisor.rs"]
+mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;
 

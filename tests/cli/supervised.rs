@@ -12,61 +12,16 @@ use std::{
     path::Path,
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::Signal;
 
+use crate::supervisor::{Supervisor, address_of};
 use crate::support::{
-    Mounted, Running, SOON, can_mount, have_program, import, is_mounted, lazystore, noise,
+    Mounted, PROGRAM, Running, can_mount, have_program, import, is_mounted, lazystore, noise,
     wait_until, write,
 };
-
-/// Takes the messages of a service, as systemd does.
-pub struct Supervisor {
-    socket: UnixDatagram,
-    /// All messages so far.
-    pub messages: Vec<String>,
-}
-
-impl Supervisor {
-    pub fn at(path: &Path) -> Self {
-        Self::of(UnixDatagram::bind(path).expect("it can be bound"))
-    }
-
-    fn of(socket: UnixDatagram) -> Self {
-        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
-        Supervisor { socket, messages: Vec::new() }
-    }
-
-    /// Takes what has come. Returns whether that was anything.
-    pub fn take(&mut self) -> bool {
-        let mut message = [0; 4096];
-        let Ok(len) = self.socket.recv(&mut message) else { return false };
-        self.messages.push(String::from_utf8(message[..len].to_vec()).expect("text"));
-        true
-    }
-
-    /// Waits for a message with this text, from now on, and returns it.
-    pub fn wait_for(&mut self, text: &str) -> String {
-        let start = Instant::now();
-        loop {
-            if self.take()
-                && let Some(last) = self.messages.last()
-                && last.contains(text)
-            {
-                return last.clone();
-            }
-            assert!(start.elapsed() < SOON, "no {text:?} among {:?}", self.messages);
-        }
-    }
-}
-
-/// The address in the line that says where something listens.
-pub fn address_of(line: &str) -> String {
-    let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
-    address.expect("it says where").trim_matches('"').to_owned()
-}
 
 #[test]
 fn a_daemon_tells_when_it_listens_and_how_it_is() {
@@ -236,6 +191,24 @@ fn a_supervisor_that_cannot_be_told_anything_does_no_harm() {
         assert!(daemon.wait(), "{address}: {:?}", daemon.log);
     }
     drop(silent);
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_what_runs_there() {
+    if !have_program("script") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let socket = dir.path().join("socket");
+    let program = format!("exec {PROGRAM} --config none daemon --listen unix:{}", socket.display());
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--command", &program, "/dev/null"]);
+    command.env("LAZYSTORE_DIR", dir.path().join("store")).env("LAZYSTORE_CACHE_DIR", "none");
+    let terminal = Running::start(&mut command);
+    wait_until("the socket", || UnixStream::connect(&socket).is_ok());
+    drop(terminal);
+    // It takes its socket with it, as after any other signal to stop.
+    wait_until("the end", || !socket.exists());
 }
 
 /// The program, with sockets passed as systemd does it: from descriptor 3 on.

@@ -129,11 +129,11 @@ fn with_tokens_nothing_is_lent_on_the_side() {
 }
 
 /// Who issues certificates.
-struct Authority(Issuer<'static, KeyPair>);
+pub struct Authority(Issuer<'static, KeyPair>);
 
 impl Authority {
     /// Its own certificate goes into `<name>.pem`.
-    fn new(folder: &Path, name: &str) -> Self {
+    pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("legal");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -144,7 +144,7 @@ impl Authority {
     }
 
     /// A certificate goes into `<name>.pem`, its key into `<name>.key`.
-    fn issue(&self, folder: &Path, name: &str, is_expired: bool) {
+    pub fn issue(&self, folder: &Path, name: &str, is_expired: bool) {
         let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(hosts).expect("legal");
         params.distinguished_name.push(DnType::CommonName, name);

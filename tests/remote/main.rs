@@ -7,6 +7,8 @@ mod faults;
 mod proxy;
 #[path = "../support/scrape.rs"]
 mod scrape;
+#[path = "../support/supervisor.rs"]
+mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,6 +20,7 @@ mod frugal;
 mod lent;
 mod metrics;
 mod range_damage;
+mod reload;
 mod round_trips;
 mod streams;
 mod sweep;

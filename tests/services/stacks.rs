@@ -38,6 +38,7 @@ use lazystore::{
                 RoutedPathInfos, VerifiedPathInfos,
             },
         },
+        swap::Swap,
     },
 };
 use tempfile::TempDir;
@@ -69,9 +70,10 @@ pub enum Stack {
     ReadElsewhere,
     Bigtable,
     CachedBigtable,
+    Swap,
 }
 
-pub const ALL: [Stack; 19] = [
+pub const ALL: [Stack; 20] = [
     Stack::Memory,
     Stack::Local,
     Stack::Verified,
@@ -91,6 +93,7 @@ pub const ALL: [Stack; 19] = [
     Stack::ReadElsewhere,
     Stack::Bigtable,
     Stack::CachedBigtable,
+    Stack::Swap,
 ];
 
 /// A stack that is ready to be used.
@@ -266,6 +269,12 @@ impl Stack {
             Stack::Local => local(open(one)),
             Stack::Verified => verified(memory()),
             Stack::Measured => measured(memory()),
+            Stack::Swap => {
+                let swap = Swap::new(memory());
+                let stores = swap.stores();
+                swap.put(local(open(one)));
+                stores
+            }
             Stack::InMemoryFront => {
                 let below = local(open(one));
                 Stores {

@@ -16,12 +16,13 @@ use std::{
 use clap::Args;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
+use tracing::{error, info};
 
 pub(super) use sockets::passed;
 pub(super) use watchdog::IsAlive;
 
 use super::options::seconds;
-use crate::service::circuit;
+use crate::service::{Cause, circuit};
 use notify::Notifier;
 use watchdog::Watchdog;
 
@@ -49,6 +50,8 @@ struct State {
     watchdog: Option<Watchdog>,
     /// Set once it is ready.
     describe: Mutex<Option<Describe>>,
+    /// Why the last reload failed, if it did.
+    reload_failed: Mutex<Option<String>>,
     is_stopping: AtomicBool,
 }
 
@@ -60,6 +63,7 @@ impl Supervised {
             watchdog: Watchdog::from_env().filter(|_| notifier.is_some()),
             notifier,
             describe: Mutex::default(),
+            reload_failed: Mutex::default(),
             is_stopping: AtomicBool::new(false),
         }))
     }
@@ -79,6 +83,21 @@ impl Supervised {
         }
     }
 
+    /// Reads files again, by `reload`, which changes nothing if any of them is wrong: then it goes on as it was, and says
+    /// so.
+    pub(super) fn reload(&self, reload: impl FnOnce() -> anyhow::Result<()>) {
+        let state = &self.0;
+        state.notifier.reloading();
+        info!("reloading");
+        let failed = reload().err().map(|error| Cause::new(error).to_string());
+        match &failed {
+            None => info!("reloaded"),
+            Some(error) => error!(%error, "cannot reload: going on with what was read before"),
+        }
+        *state.reload_failed.lock() = failed;
+        state.notifier.ready(&state.status());
+    }
+
     /// It is to end, for which it may take as long as `drain`.
     pub(super) fn stopping(&self, drain: Duration) {
         self.0.is_stopping.store(true, Relaxed);
@@ -93,6 +112,10 @@ impl State {
         if !away.is_empty() {
             status.push_str("; out of reach: ");
             status.push_str(&away.join(", "));
+        }
+        if let Some(error) = &*self.reload_failed.lock() {
+            status.push_str("; cannot reload: ");
+            status.push_str(error);
         }
         status
     }

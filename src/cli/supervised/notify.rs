@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
 
 /// Where messages go.
@@ -55,7 +56,7 @@ impl Notifier {
         self.0.is_some()
     }
 
-    /// It answers from now on.
+    /// It answers from now on, or again after a reload.
     pub(super) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={}", line(status)));
     }
@@ -63,6 +64,13 @@ impl Notifier {
     /// What it does, in a sentence.
     pub(super) fn status(&self, status: &str) {
         self.send(&format!("STATUS={}", line(status)));
+    }
+
+    /// It begins to reload; [`Notifier::ready`] has to follow.
+    pub(super) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     /// It is to end, for which it may take as long as `drain`.

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use futures::future::Either;
 use tonic::{
     Status,
@@ -61,7 +62,7 @@ impl Access {
 
 /// Lets those pass who may do what they ask for; without an [`Access`] everybody.
 #[derive(Debug, Clone)]
-pub(super) struct AccessLayer(pub(super) Option<Arc<Access>>);
+pub(super) struct AccessLayer(pub(super) Option<Arc<ArcSwap<Access>>>);
 
 impl<S> Layer<S> for AccessLayer {
     type Service = AccessService<S>;
@@ -75,7 +76,7 @@ impl<S> Layer<S> for AccessLayer {
 #[derive(Debug, Clone)]
 pub(super) struct AccessService<S> {
     inner: S,
-    access: Option<Arc<Access>>,
+    access: Option<Arc<ArcSwap<Access>>>,
 }
 
 impl<S, B> Service<Request<B>> for AccessService<S>
@@ -94,7 +95,7 @@ where
         let allowed = self
             .access
             .as_ref()
-            .map_or(Ok(()), |access| access.check(request.uri().path(), request.headers()));
+            .map_or(Ok(()), |access| access.load().check(request.uri().path(), request.headers()));
         match allowed {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(refusal) => {

@@ -13,17 +13,19 @@ mod lending;
 mod measured;
 mod path_infos;
 mod ranges;
+mod tls;
 mod upload;
 
-use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     codec::CompressionEncoding,
     service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::ServingStatus;
 
@@ -50,6 +52,7 @@ use access::AccessLayer;
 use authority::AuthorityFilter;
 use dialect::{DialectLayer, SERVICES};
 use measured::MeasuredLayer;
+pub use tls::{ServerTls, TlsError, TlsFiles};
 
 /// How many calls of one connection are worked on at the same time.
 const CONNECTION_STREAMS_MAX: u32 = 256;
@@ -69,46 +72,15 @@ const FRAME_LEN_MAX: u32 = 256 << 10;
 const GIVEN_UP_STREAMS_MAX: usize = 4096;
 /// How often an idle client is asked whether it lives, and how long it may take to react.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a client may take to agree on encryption.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a server keeps others out. By default it keeps out nobody.
+/// How a server keeps others out. By default it keeps out nobody. What is behind each of these may be replaced while the
+/// server runs.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// On TCP it speaks TLS, with this certificate.
+    /// On TCP it speaks TLS, with this certificate. Connections that there are already keep theirs.
     pub tls: Option<ServerTls>,
-    /// Clients need a token, on every kind of socket.
-    pub access: Option<Arc<Access>>,
-}
-
-/// The certificate of a server, and whose clients it takes. All in PEM.
-#[derive(Clone)]
-pub struct ServerTls {
-    /// The certificate, and those between it and its root.
-    pub certificate: Vec<u8>,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Only clients with a certificate by one of these are taken.
-    pub client_roots: Option<Vec<u8>>,
-}
-
-impl fmt::Debug for ServerTls {
-    /// Without the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let checks_clients = self.client_roots.is_some();
-        f.debug_struct("ServerTls").field("checks_clients", &checks_clients).finish_non_exhaustive()
-    }
-}
-
-impl ServerTls {
-    fn config(&self) -> ServerTlsConfig {
-        let identity = Identity::from_pem(&self.certificate, &self.key);
-        let config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_TIMEOUT);
-        match &self.client_roots {
-            Some(roots) => config.client_ca_root(Certificate::from_pem(roots)),
-            None => config,
-        }
-    }
+    /// Clients need a token, on every kind of socket. It is looked at for each request.
+    pub access: Option<Arc<ArcSwap<Access>>>,
 }
 
 /// Answers for `stores` on `listener` until `shutdown` is done, and lets running calls end for a bounded time. Everybody
@@ -139,12 +111,8 @@ pub async fn serve_with(
 ) -> io::Result<()> {
     let blobs = stores.blobs.clone();
     let routes = routes(stores).await?;
-    let mut server = Server::builder();
-    if let (Some(tls), Listener::Tcp(_)) = (&options.tls, &listener) {
-        server = server.tls_config(tls.config()).map_err(io::Error::other)?;
-    }
     let lends = options.access.is_none();
-    let router = server
+    let router = Server::builder()
         .layer(DialectLayer)
         .layer(MeasuredLayer)
         .layer(AccessLayer(options.access))
@@ -169,7 +137,13 @@ pub async fn serve_with(
             Bound::Tcp(listener) => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 let incoming = incoming.map(counted(running.clone()));
-                router.serve_with_incoming_shutdown(incoming, shutdown).await
+                match options.tls {
+                    Some(tls) => {
+                        let incoming = tls.accept(incoming);
+                        router.serve_with_incoming_shutdown(incoming, shutdown).await
+                    }
+                    None => router.serve_with_incoming_shutdown(incoming, shutdown).await,
+                }
             }
             Bound::Unix(listener) => {
                 let incoming = UnixListenerStream::new(listener);

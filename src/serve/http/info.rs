@@ -57,7 +57,7 @@ impl BinaryCache {
         };
         let store_path = path_info.store_path;
         let mut file = NarInfoFile { store_path, info, archive, system: None };
-        for key in &self.options.keys {
+        for key in self.options.keys.load().iter() {
             if file.valid_signatures(&[key.public()]).is_empty() {
                 let fingerprint = file.info.fingerprint(&file.store_path);
                 file.info.signatures.push(key.sign(fingerprint.as_bytes()));

@@ -34,6 +34,7 @@ mod upload;
 
 use std::{path::PathBuf, sync::Arc};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 pub use listener::serve;
@@ -52,8 +53,8 @@ const ARCHIVES_AT_ONCE_MAX: usize = 128;
 pub struct CacheOptions {
     /// Which of several caches is asked first: that with the lowest number.
     pub priority: u32,
-    /// With these all path infos are signed, in this order.
-    pub keys: Vec<SecretKey>,
+    /// With these all path infos are signed, in this order. They may be replaced while the cache is served.
+    pub keys: Arc<ArcSwap<Vec<SecretKey>>>,
     /// Where logs of builds are.
     pub logs: Option<PathBuf>,
     /// What may be brought. `None` for nothing.

@@ -22,6 +22,7 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwap;
 use axum::{
     body::Body,
     http::{HeaderMap, StatusCode},
@@ -49,8 +50,8 @@ const FILES_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// What may be brought, and by whom.
 #[derive(Debug)]
 pub struct UploadOptions {
-    /// Who knows one of these may bring something. `None` for everybody.
-    pub tokens: Option<Tokens>,
+    /// Who knows one of these may bring something. They may be replaced meanwhile. `None` for everybody.
+    pub tokens: Option<Arc<ArcSwap<Tokens>>>,
     /// The longest archive, decompressed, in bytes.
     pub nar_len_max: u64,
 }
@@ -92,7 +93,7 @@ impl Uploads {
 
     /// Whether a request comes from somebody who may bring something.
     pub(super) fn allow(&self, headers: &HeaderMap) -> bool {
-        self.options.tokens.as_ref().is_none_or(|tokens| tokens.allow(headers))
+        self.options.tokens.as_ref().is_none_or(|tokens| tokens.load().allow(headers))
     }
 
     /// The file at a URL below the cache's own.

@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("substitute", &["castore", "nix", "service", "ingest", "render", "observe"]),
     ("vfs", &["castore", "nix", "service", "observe"]),
     ("mount", &["vfs", "observe"]),
-    ("access", &["vfs"]),
+    ("access", &["vfs", "observe"]),
     ("serve", &["castore", "nix", "proto", "service", "ingest", "render", "observe"]),
     ("compose", &["castore", "nix", "service", "render", "substitute", "observe"]),
     ("observe", &[]),

@@ -32,7 +32,10 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::vfs::{Access, Ino, Observer};
+use crate::{
+    observe::event,
+    vfs::{Access, Ino, Observer},
+};
 
 pub use report::{Report, Sum};
 
@@ -158,7 +161,11 @@ impl AccessLog {
                     && !told
                 {
                     told = true;
-                    tracing::warn!(%error, "some of the access log is lost");
+                    tracing::warn!(
+                        event = event::ACCESS_LOG_LOST,
+                        %error,
+                        "some of the access log is lost"
+                    );
                 }
                 if ends {
                     return;

@@ -55,7 +55,12 @@ impl Eyes {
             info!(event = event::METRICS, %address, "telling metrics");
             runtime.spawn(async move {
                 if let Err(error) = metrics::serve(listener, Running::new(Duration::ZERO)).await {
-                    error!(event = event::METRICS_ENDED, %address, %error, "tells no metrics any more");
+                    error!(
+                        event = event::METRICS_ENDED,
+                        %address,
+                        %error,
+                        "tells no metrics any more"
+                    );
                 }
             });
         }

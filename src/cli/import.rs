@@ -14,6 +14,7 @@ use tracing::info;
 use super::{GlobalOptions, progress};
 use crate::{
     ingest::{self, Counts, Import as Imported, Progress, import_tree},
+    observe::event,
     service::Stores,
 };
 
@@ -92,6 +93,7 @@ pub(super) fn import_all(
         runtime.block_on(ingest::commit(stores, &imports))?;
         for import in &imports {
             info!(
+                event = event::IMPORTED,
                 path = %import.path_info.store_path.absolute(),
                 files = import.counts.files,
                 bytes = import.counts.bytes,

@@ -10,7 +10,10 @@ use super::{
     signals::{Asked, Signals},
     supervised::{self, Supervised},
 };
-use crate::serve::{Listener, Running};
+use crate::{
+    observe::event,
+    serve::{Listener, Running},
+};
 
 /// Where to listen, each with its name: at `addresses`, and on what systemd passes; without both at `default`.
 pub(super) fn listeners(
@@ -45,7 +48,7 @@ where
     let names: Vec<_> = listeners.iter().map(|(name, _)| name.as_str()).collect();
     let listening = format!("listening on {}", names.join(", "));
     let servers = try_join_all(listeners.into_iter().map(|(address, listener)| {
-        info!(%address, "listening");
+        info!(event = event::LISTENING, %address, "listening");
         serve(listener, running.clone())
     }));
     let mut servers = std::pin::pin!(servers);
@@ -65,7 +68,10 @@ where
             }
         }
     }
-    info!("stopping: requests under way are finished, a second signal ends them");
+    info!(
+        event = event::STOPPING,
+        "stopping: requests under way are finished, a second signal ends them"
+    );
     supervised.stopping(running.drain());
     running.stop();
     tokio::select! {
@@ -75,6 +81,7 @@ where
     match running.cut_off() {
         0 => {}
         connections => warn!(
+            event = event::CONNECTIONS_CUT,
             connections,
             drain_seconds = running.drain().as_secs_f64(),
             "cut off: connections whose requests did not end in time"

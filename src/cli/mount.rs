@@ -30,7 +30,7 @@ use crate::{
         IoMode, Session, SessionOptions, busy,
         mountpoint::{self, Mountpoint},
     },
-    observe::Role,
+    observe::{Role, event},
     vfs::{Ino, Tree, Vfs},
 };
 
@@ -134,13 +134,15 @@ impl Mount {
         let (mountpoint, device, stale) = mountpoint::mount(place, self.allow_other)?;
         if stale {
             warn!(
+                event = event::STALE_MOUNT,
                 mountpoint = %place.display(),
                 "detached a dead mount that an earlier process had left here"
             );
         }
         let is_local = vfs.is_local() || runtime.block_on(vfs.lends());
-        let watchdog = watchdog::start(mountpoint.path())
-            .inspect_err(|error| warn!("a crash would leave a dead mount: {error:#}"));
+        let watchdog = watchdog::start(mountpoint.path()).inspect_err(|error| {
+            warn!(event = event::NO_CRASH_GUARD, "a crash would leave a dead mount: {error:#}")
+        });
         let session = Session::start(
             device,
             vfs.clone(),
@@ -149,7 +151,7 @@ impl Mount {
         )
         .inspect_err(|_| {
             if let Err(error) = mountpoint.detach() {
-                warn!(%error, "a dead mount is left behind");
+                warn!(event = event::MOUNT_LEFT, %error, "a dead mount is left behind");
             }
         })
         .context("cannot mount")?;
@@ -157,7 +159,11 @@ impl Mount {
             debug!(%error, "the kernel reads ahead as far as it does by default");
         }
         control::answer(mountpoint.path(), runtime.handle());
-        info!(mountpoint = %mountpoint.path().display(), "mounted; Ctrl-C unmounts");
+        info!(
+            event = event::MOUNTED,
+            mountpoint = %mountpoint.path().display(),
+            "mounted; Ctrl-C unmounts"
+        );
         let supervised = self.supervise(&mountpoint, vfs, runtime)?;
 
         let (ended_tx, mut ended) = oneshot::channel();
@@ -169,7 +175,7 @@ impl Mount {
             loop {
                 tokio::select! {
                     _ = &mut ended => {
-                        info!("unmounted by somebody else");
+                        info!(event = event::UNMOUNTED, "unmounted by somebody else");
                         return Ok(());
                     }
                     asked = signals.next() => match asked {
@@ -234,7 +240,7 @@ async fn unmount(
 ) -> anyhow::Result<()> {
     match mountpoint.unmount() {
         Ok(()) => {
-            info!("unmounted");
+            info!(event = event::UNMOUNTED, "unmounted");
             // The threads hold the store, which is left tidy by whoever lets go of it last.
             let _ = timeout(THREADS_GRACE, ended).await;
             return Ok(());
@@ -246,10 +252,11 @@ async fn unmount(
     // The mount goes on being served meanwhile, so looking at its users cannot block for ever.
     let users = tokio::task::spawn_blocking(move || busy::users(&path)).await?;
     for user in users.unwrap_or_default() {
-        warn!(%user, "the mount is in use");
+        warn!(event = event::MOUNT_IN_USE, %user, "the mount is in use");
     }
     mountpoint.detach()?;
     warn!(
+        event = event::MOUNT_DETACHED,
         "detached while in use: served for {} more seconds, or until the next signal",
         drain.as_secs_f64()
     );

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     compose::size::parse_size,
     nix::SecretKey,
-    observe::Role,
+    observe::{Role, event},
     serve::{
         Listener, Running, Tokens,
         http::{self, BinaryCache, CacheOptions, UploadOptions},
@@ -117,7 +117,7 @@ impl Serve {
         let keys: Vec<_> =
             self.sign_key.iter().map(|file| read_key(file)).collect::<Result<_, _>>()?;
         for key in &keys {
-            info!(public_key = %key.public(), "signing");
+            info!(event = event::SIGNING, public_key = %key.public(), "signing");
         }
         Ok(keys)
     }

@@ -15,6 +15,7 @@ use tracing::info;
 use super::closure;
 use crate::{
     nix::{StorePath, path_list::PATH_LIST_LEN_MAX},
+    observe::event,
     service::Stores,
     vfs::{Options, Visible},
 };
@@ -75,7 +76,7 @@ impl ViewOptions {
         let closure = closure::path_infos(stores, &closure::parse(&self.closure_of)?).await?;
         visible.extend(closure.into_iter().map(|info| info.store_path));
         visible.extend(besides);
-        info!(store_paths = visible.len(), "nothing else is shown");
+        info!(event = event::VIEW_RESTRICTED, store_paths = visible.len(), "nothing else is shown");
         Ok(Visible::only(visible))
     }
 }

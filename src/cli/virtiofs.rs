@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     mount::virtiofs,
-    observe::Role,
+    observe::{Role, event},
     serve::Listener,
     vfs::{Tree, Vfs},
 };
@@ -87,7 +87,7 @@ impl Virtiofs {
         eyes.start(runtime.handle());
         let server = virtiofs::serve(listener, self.queues(), new_vfs, runtime.handle().clone())
             .context("cannot serve guests")?;
-        info!(socket = ?self.socket, "waiting for guests; Ctrl-C ends");
+        info!(event = event::LISTENING, socket = ?self.socket, "waiting for guests; Ctrl-C ends");
         let supervised = Supervised::from_env();
         let guests = server.guests();
         let accepting = server.guests();
@@ -100,7 +100,7 @@ impl Virtiofs {
         while runtime.block_on(signals.next()) == Asked::Reload {
             supervised.reload(|| stack.reload());
         }
-        info!("stopping");
+        info!(event = event::STOPPING, "stopping");
         supervised.stopping(self.service.drain);
         server.stop(self.service.drain);
         if let Some(path) = ours {

@@ -12,7 +12,7 @@ use super::{
     source::{Place, Source},
 };
 use crate::{
-    observe::spent::Phase,
+    observe::{event, spent::Phase},
     render::RenderNar,
     service::{
         Stores,
@@ -107,7 +107,9 @@ impl<'a> Opener<'a> {
     fn cache(&mut self, plan: &CachePlan) -> Option<Arc<LocalStore>> {
         let open = || {
             LocalStore::open_cache(&plan.dir, plan.size_max)
-                .inspect_err(|error| warn!(%error, "going on without a cache"))
+                .inspect_err(
+                    |error| warn!(event = event::NO_CACHE, %error, "going on without a cache"),
+                )
                 .ok()
         };
         self.places.caches.entry(plan.dir.clone()).or_insert_with(open).clone()

@@ -27,7 +27,10 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::fuse::Kernel;
-use crate::vfs::{Ino, LocalBlob, LocalPlace};
+use crate::{
+    observe::event,
+    vfs::{Ino, LocalBlob, LocalPlace},
+};
 
 /// Files of up to this many bytes are not passed through: they lie in packs, and reading them once fills the cache.
 pub const PASSTHROUGH_ABOVE_LEN: u64 = 64 << 10;
@@ -108,7 +111,11 @@ impl Backings {
                         }
                         _ => "the kernel refuses it",
                     };
-                    warn!(%error, "some files are not passed through: {why}");
+                    warn!(
+                        event = event::NO_PASSTHROUGH,
+                        %error,
+                        "some files are not passed through: {why}"
+                    );
                 }
                 Opening::Cached
             }

@@ -2,7 +2,10 @@
 
 use tracing::{debug, error, warn};
 
-use crate::vfs::{self, ServiceError};
+use crate::{
+    observe::event,
+    vfs::{self, ServiceError},
+};
 
 /// What the kernel is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub fn errno(what: &'static str, error: &vfs::Error) -> Errno {
         vfs::Error::NoAttributesOfKind => libc::EOPNOTSUPP,
         vfs::Error::TooSmall => libc::ERANGE,
         vfs::Error::Missing(_) => {
-            error!(what, %error, "the store is incomplete");
+            error!(event = event::STORE_INCOMPLETE, what, %error, "the store is incomplete");
             libc::EIO
         }
         vfs::Error::Service(error) => service_errno(what, error),
@@ -47,7 +50,7 @@ fn service_errno(what: &'static str, error: &ServiceError) -> i32 {
         ServiceError::Unavailable { source, .. } => match source.as_io() {
             // The local disk: its own words say more than ours.
             Some(io) => {
-                warn!(what, %error, "the store cannot be read");
+                warn!(event = event::DISK_FAILED, what, %error, "the store cannot be read");
                 io.raw_os_error().unwrap_or(libc::EIO)
             }
             // Its channel has said so already, once for all readers.
@@ -65,11 +68,11 @@ fn service_errno(what: &'static str, error: &ServiceError) -> i32 {
             libc::ETIMEDOUT
         }
         ServiceError::Corrupt { .. } => {
-            error!(what, %error, "the store gave wrong data");
+            error!(event = event::CORRUPT, what, %error, "the store gave wrong data");
             libc::EIO
         }
         ServiceError::Invalid(_) => {
-            error!(what, %error, "the store refused the request");
+            error!(event = event::REQUEST_FAILED, what, %error, "the store refused the request");
             libc::EIO
         }
         ServiceError::Unsupported { .. } => {

@@ -7,6 +7,8 @@ use super::{
     wire::{self, Reply, Request, TooShort, init},
 };
 
+use crate::observe::event;
+
 /// How many requests that nobody waits for in person, read-ahead above all, the kernel may have under way. The
 /// default of 12 would let a dozen reads from a dead store block all others.
 const BACKGROUND_REQUESTS_MAX: u16 = 16_384;
@@ -48,7 +50,10 @@ pub(super) fn greet(mut request: Request<'_>, ours: bool) -> Result<Greeting, To
         return Ok(Greeting::Again(reply.finish(request.unique)));
     }
     if major < wire::MAJOR || minor < wire::MINOR_MIN {
-        warn!(major, minor, "the kernel's FUSE protocol is too old; 7.31 (Linux 5.4) is needed");
+        warn!(
+            event = event::KERNEL_TOO_OLD,
+            major, minor, "the kernel's FUSE protocol is too old; 7.31 (Linux 5.4) is needed"
+        );
         return Ok(Greeting::Refused);
     }
     let wanted = init::ASYNC_READ

@@ -28,7 +28,10 @@ use super::{
     fuse::{Fuse, IO_LEN_MAX, Message, Outcome, error_message},
     wire::{self, Request},
 };
-use crate::vfs::{LocalBlob, Vfs};
+use crate::{
+    observe::event,
+    vfs::{LocalBlob, Vfs},
+};
 
 /// The longest request that is read, in bytes: room for some 4,000 FORGETs at once.
 const REQUEST_LEN_MAX: usize = 64 << 10;
@@ -239,7 +242,11 @@ impl Worker {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    error!(%error, "cannot read requests from the kernel any more");
+                    error!(
+                        event = event::KERNEL_FAILED,
+                        %error,
+                        "cannot read requests from the kernel any more"
+                    );
                     return;
                 }
             }
@@ -258,7 +265,11 @@ impl Worker {
         let request = match Request::parse(&self.request[..len]) {
             Ok(request) => request,
             Err(error) => {
-                warn!(%error, "a request without a whole header was dropped");
+                warn!(
+                    event = event::MALFORMED_REQUEST,
+                    %error,
+                    "a request without a whole header was dropped"
+                );
                 return Ok(true);
             }
         };
@@ -313,7 +324,13 @@ impl Worker {
                 true
             }
             Err(error) => {
-                error!(%error, offset, len, "cannot read a blob from the local disk");
+                error!(
+                    event = event::DISK_FAILED,
+                    %error,
+                    offset,
+                    len,
+                    "cannot read a blob from the local disk"
+                );
                 false
             }
         }
@@ -340,6 +357,8 @@ fn send(device: &OwnedFd, message: &[u8]) {
         Ok(_) => {}
         // The reader is gone, or the whole mount.
         Err(Os::NOENT | Os::NODEV) => debug!("nobody waits for this reply any more"),
-        Err(error) => warn!(%error, "the kernel does not take a reply"),
+        Err(error) => {
+            warn!(event = event::KERNEL_FAILED, %error, "the kernel does not take a reply")
+        }
     }
 }

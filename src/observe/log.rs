@@ -1,8 +1,19 @@
 //! Log lines, on standard error.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    fmt::Debug,
+    io::{self, IsTerminal as _},
+};
 
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        self,
+        format::{Writer, debug_fn},
+    },
+    prelude::*,
+};
 
 use super::journal::{self, JournalFormat};
 
@@ -33,6 +44,9 @@ pub enum Error {
     },
 }
 
+/// The field in which the name of an event stands.
+const EVENT_FIELD: &str = "event";
+
 /// The variable by which users ask for no colours, if it is not empty: <https://no-color.org>.
 const NO_COLOR_VARIABLE: &str = "NO_COLOR";
 
@@ -57,11 +71,13 @@ pub fn init(level: Option<&str>, default_level: &str, format: LogFormat) -> Resu
     let filter = EnvFilter::try_new(&filter).map_err(|source| Error::Filter { filter, source })?;
     let layer = match format {
         LogFormat::Text => {
-            fmt::layer().with_writer(io::stderr).with_ansi(is_coloured()).with_target(false).boxed()
+            let layer = fmt::layer().with_writer(io::stderr).with_ansi(is_coloured());
+            layer.with_target(false).fmt_fields(debug_fn(field_for_people)).boxed()
         }
         LogFormat::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
         LogFormat::Journal => fmt::layer()
             .with_ansi(false)
+            .fmt_fields(debug_fn(field_for_people))
             .event_format(JournalFormat::new())
             .with_writer(io::stderr)
             .boxed(),
@@ -69,6 +85,17 @@ pub fn init(level: Option<&str>, default_level: &str, format: LogFormat) -> Resu
     // A second call, as tests make it, leaves the first one's in place.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
     Ok(())
+}
+
+/// Writes a field of a line for people: all but the name of the event, which is for programs.
+fn field_for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    match (field.name(), writer.has_ansi_escapes()) {
+        (EVENT_FIELD, _) => Ok(()),
+        // It comes first.
+        ("message", _) => write!(writer, "{value:?}"),
+        (name, false) => write!(writer, " {name}={value:?}"),
+        (name, true) => write!(writer, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value:?}"),
+    }
 }
 
 /// Whether log lines have colours.

@@ -120,8 +120,12 @@ impl Circuit {
         drop(state);
         CIRCUIT_OPENINGS.add(1);
         let endpoint = &*self.endpoint;
-        let event = event::CIRCUIT_OPENED;
-        tracing::warn!(event, endpoint, error = %cause, "out of reach: tried now and then");
+        tracing::warn!(
+            event = event::CIRCUIT_OPENED,
+            endpoint,
+            error = %cause,
+            "out of reach: tried now and then"
+        );
         News::Opened
     }
 }

@@ -4,6 +4,8 @@ use std::{future::Future, sync::Arc};
 
 use super::{Error, Result};
 
+use crate::observe::event;
+
 /// What the first of `all` has that has it, and which one that is. `None` if none has it, and **all have said so**: where
 /// one has failed it may be there, and the error of the first that failed is what comes out.
 pub(crate) async fn first_that_has<S: ?Sized, T, F>(
@@ -44,8 +46,12 @@ pub(crate) fn first_at_hand<S: ?Sized, T>(
 /// `failed`.
 pub(crate) fn pass_over(error: Error, failed: &mut Option<Error>) {
     match &error {
-        Error::Corrupt { .. } => tracing::error!(%error, "the next source is asked"),
-        Error::Invalid(_) => tracing::warn!(%error, "the next source is asked"),
+        Error::Corrupt { .. } => {
+            tracing::error!(event = event::CORRUPT, %error, "the next source is asked")
+        }
+        Error::Invalid(_) => {
+            tracing::warn!(event = event::SOURCE_REFUSED, %error, "the next source is asked")
+        }
         Error::Unavailable { .. }
         | Error::Offline { .. }
         | Error::TimedOut { .. }

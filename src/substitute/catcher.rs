@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::{
     castore::Digest,
     ingest::unnamed_file,
+    observe::event,
     service::{
         Error, Result,
         blob::{BlobStream, LocalBlob, LocalPlace, pieces_of},
@@ -129,7 +130,7 @@ impl Spill {
 
 /// An error that is logged, and otherwise as if there were nothing.
 pub(super) fn warned<T>(what: &'static str, result: Result<T>) -> Option<T> {
-    result.inspect_err(|error| tracing::warn!(%error, "{what}")).ok()
+    result.inspect_err(|error| tracing::warn!(event = event::CACHE_FAILED, %error, "{what}")).ok()
 }
 
 #[cfg(test)]

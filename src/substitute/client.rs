@@ -30,10 +30,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::error::Failure;
 use super::{cache_info::CACHE_INFO_NAME, fault::CacheFault};
-use crate::service::{
-    Error, Result,
-    circuit::{Circuit, News, try_until_it_answers},
-    pause::Attempts,
+use crate::{
+    observe::event,
+    service::{
+        Error, Result,
+        circuit::{Circuit, News, try_until_it_answers},
+        pause::Attempts,
+    },
 };
 
 /// How often a question is asked at most, unless the address says otherwise.
@@ -164,7 +167,12 @@ impl Client {
                 }
             };
             let Some(next) = attempts.next(self.limits.attempts_max) else {
-                tracing::warn!(%error, what, "a binary cache does not answer");
+                tracing::warn!(
+                    event = event::CALL_FAILED,
+                    %error,
+                    what,
+                    "a binary cache does not answer"
+                );
                 return Err(error);
             };
             tracing::debug!(%error, what, "trying again");

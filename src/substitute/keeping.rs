@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     castore::{ChunkList, Digest, Directory, SizeRule},
+    observe::event,
     service::{
         Error, Result,
         blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Put},
@@ -125,7 +126,9 @@ impl BlobService for Keeping {
         }
         let near = warned(NOT_KEPT, writer);
         let spill = match self.catcher.spills() {
-            true => Spill::new().inspect_err(|error| tracing::warn!(%error, NOT_KEPT)).ok(),
+            true => Spill::new()
+                .inspect_err(|error| tracing::warn!(event = event::CACHE_FAILED, %error, NOT_KEPT))
+                .ok(),
             false => None,
         };
         let (keeping, hasher, len) = (self.clone(), blake3::Hasher::new(), 0);
@@ -154,7 +157,7 @@ impl BlobWriter for KeepingWriter {
         if let Some(spill) = &mut self.spill
             && let Err(error) = spill.write(&piece)
         {
-            tracing::warn!(%error, NOT_KEPT);
+            tracing::warn!(event = event::CACHE_FAILED, %error, NOT_KEPT);
             self.spill = None;
         }
         if let Some(near) = &mut self.near

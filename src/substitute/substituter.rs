@@ -18,6 +18,7 @@ use super::{
 use crate::{
     castore::{Digest, Node, NodeRef},
     nix::{NarHash, PathInfo, StorePathDigest},
+    observe::event,
     render::{RenderError, is_as_claimed},
     service::{Error, Result, blob::BlobService, directory::DirectoryService, local::offload},
 };
@@ -139,7 +140,12 @@ impl Substituter {
                 Ok(node) => return Ok(Some(told.file.into_path_info(node))),
                 Err(error) => {
                     let path = &told.file.store_path;
-                    tracing::warn!(%path, %error, "an archive could not be fetched");
+                    tracing::warn!(
+                        event = event::CALL_FAILED,
+                        %path,
+                        %error,
+                        "an archive could not be fetched"
+                    );
                     failed.get_or_insert(error);
                 }
             }

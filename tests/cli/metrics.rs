@@ -12,7 +12,7 @@ use lazystore::observe::{Kind, Role, names};
 use crate::{
     commands::failed,
     scrape::{Families, address, ask, scrape},
-    support::{Running, can_mount, import, lazystore, write},
+    support::{Running, can_mount, import, lazystore, run, write},
 };
 
 #[test]
@@ -202,4 +202,27 @@ fn what_documents_ask_prometheus_is_there() {
         let was = "lazystore_service_";
         assert!(word == was || names::ALL.iter().any(|metric| is_it(metric.name)), "{word}");
     }
+}
+
+#[test]
+fn programs_see_the_names_of_events_and_people_do_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    write(&file, "contents", 0o644);
+    let import_as = |format: &str| {
+        let mut command = lazystore(&folder.path().join("store"));
+        command.args(["import", "--log-level", "info", "--log-format", format]).arg(&file);
+        String::from_utf8(run(&mut command).stderr).expect("text")
+    };
+    for format in ["text", "journal"] {
+        let said = import_as(format);
+        assert!(said.contains("imported path=/nix/store/") && said.contains(" files=1"), "{said}");
+        assert!(!said.contains("event"), "{said}");
+    }
+    let said = import_as("json");
+    let line: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&line["fields"]["event"], &line["fields"]["files"]),
+        (&"imported".into(), &1.into())
+    );
 }

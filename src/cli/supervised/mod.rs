@@ -22,7 +22,10 @@ pub(super) use sockets::passed;
 pub(super) use watchdog::IsAlive;
 
 use super::options::seconds;
-use crate::service::{Cause, circuit};
+use crate::{
+    observe::event,
+    service::{Cause, circuit},
+};
 use notify::Notifier;
 use watchdog::Watchdog;
 
@@ -88,11 +91,17 @@ impl Supervised {
     pub(super) fn reload(&self, reload: impl FnOnce() -> anyhow::Result<()>) {
         let state = &self.0;
         state.notifier.reloading();
-        info!("reloading");
+        info!(event = event::RELOADING, "reloading");
         let failed = reload().err().map(|error| Cause::new(error).to_string());
         match &failed {
-            None => info!("reloaded"),
-            Some(error) => error!(%error, "cannot reload: going on with what was read before"),
+            None => info!(event = event::RELOADED, "reloaded"),
+            Some(error) => {
+                error!(
+                    event = event::RELOAD_FAILED,
+                    %error,
+                    "cannot reload: going on with what was read before"
+                )
+            }
         }
         *state.reload_failed.lock() = failed;
         state.notifier.ready(&state.status());

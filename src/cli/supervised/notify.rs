@@ -18,6 +18,8 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
 
+use crate::observe::event;
+
 /// Where messages go.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
@@ -46,7 +48,11 @@ impl Notifier {
             Ok((socket, address))
         });
         let opened = opened.inspect_err(|error| {
-            warn!(%error, "the supervisor is told nothing: {SOCKET_VARIABLE} is of no use");
+            warn!(
+                event = event::SUPERVISOR_LOST,
+                %error,
+                "the supervisor is told nothing: {SOCKET_VARIABLE} is of no use"
+            );
         });
         Notifier(opened.ok())
     }

@@ -7,7 +7,7 @@ use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 use tracing::warn;
 
-use crate::serve::Listener;
+use crate::{observe::event, serve::Listener};
 
 /// How many there are.
 const COUNT_VARIABLE: &str = "LISTEN_FDS";
@@ -37,6 +37,7 @@ pub(in crate::cli) fn passed() -> anyhow::Result<Vec<(String, Listener)>> {
     let process = env::var(PROCESS_VARIABLE).unwrap_or_default();
     if !process.is_empty() && process != std::process::id().to_string() {
         warn!(
+            event = event::SOCKETS_IGNORED,
             LISTEN_PID = process,
             "the sockets that the environment speaks of are for another process, and not used"
         );

@@ -9,6 +9,8 @@ use futures::future::BoxFuture;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::error;
 
+use crate::observe::event;
+
 /// After how long without a message the supervisor acts, in microseconds.
 const TIME_VARIABLE: &str = "WATCHDOG_USEC";
 /// Which process it waits for.
@@ -53,7 +55,10 @@ impl Watchdog {
             match lives {
                 true => tell(),
                 // Once, and not with every beat.
-                false if was_alive => error!("no progress: the supervisor is not told of any"),
+                false if was_alive => error!(
+                    event = event::NO_PROGRESS,
+                    "no progress: the supervisor is not told of any"
+                ),
                 false => {}
             }
             was_alive = lives;

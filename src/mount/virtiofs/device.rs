@@ -31,7 +31,7 @@ use super::{
     pending::Pending,
     queue::{TURN_LEN, Worker},
 };
-use crate::vfs::Ino;
+use crate::{observe::event, vfs::Ino};
 
 /// How many requests a queue has room for.
 pub(super) const QUEUE_LEN_MAX: usize = 1024;
@@ -137,7 +137,11 @@ impl Device {
     pub(super) fn abandon(&self) -> usize {
         self.guest.gone.store(true, Ordering::Release);
         if let Err(error) = self.exit.write(1) {
-            error!(%error, "the threads of a guest that is gone go on");
+            error!(
+                event = event::GUEST_FAILED,
+                %error,
+                "the threads of a guest that is gone go on"
+            );
         }
         self.guest.pending.abandon()
     }

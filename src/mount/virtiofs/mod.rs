@@ -36,7 +36,7 @@ use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::{
-    observe::{self, Gauge, names},
+    observe::{self, Gauge, event, names},
     vfs::Vfs,
 };
 use device::Device;
@@ -104,7 +104,7 @@ pub fn serve(
                 .map_err(|error| error.to_string())
                 .and_then(|device| shared.clone().accept(&mut listener, device));
             if let Err(error) = accepted {
-                warn!(%error, "cannot serve a guest");
+                warn!(event = event::GUEST_FAILED, %error, "cannot serve a guest");
                 // Whatever it is, such as too many open files, it may pass.
                 thread::sleep(Duration::from_secs(1));
             }
@@ -141,7 +141,11 @@ impl Server {
         }
         let has_guests = |state: &mut State| !state.guests.is_empty();
         if self.shared.gone.wait_while_for(&mut state, has_guests, drain).timed_out() {
-            warn!(guests = state.guests.len(), "guests are left in the middle of a request");
+            warn!(
+                event = event::GUEST_FAILED,
+                guests = state.guests.len(),
+                "guests are left in the middle of a request"
+            );
         }
     }
 }
@@ -201,7 +205,7 @@ impl Shared {
             return Err(error);
         }
         let number = self.enter(daemon.shutdown_handle());
-        info!(guest = number, "a guest is connected");
+        info!(event = event::GUEST_CONNECTED, guest = number, "a guest is connected");
         let spawned = thread::Builder::new().name(format!("guest-{number}")).spawn({
             let shared = self.clone();
             let guest = GUESTS.hold();
@@ -248,10 +252,15 @@ fn serve_one(mut daemon: Daemon, device: &Device, number: u64) {
     match daemon.wait() {
         Ok(())
         | Err(DaemonError::HandleRequest(VhostError::Disconnected | VhostError::PartialMessage)) => {
-            info!(guest = number, "a guest is gone");
+            info!(event = event::GUEST_GONE, guest = number, "a guest is gone");
         }
         Err(error) => {
-            warn!(guest = number, %error, "a guest's monitor made no sense, and was let go")
+            warn!(
+                event = event::GUEST_FAILED,
+                guest = number,
+                %error,
+                "a guest's monitor made no sense, and was let go"
+            )
         }
     }
     let abandoned = device.abandon();

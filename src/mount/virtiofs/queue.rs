@@ -16,7 +16,7 @@ use super::{
     device::Guest,
     slot::{Chain, Slot},
 };
-use crate::vfs::LocalBlob;
+use crate::{observe::event, vfs::LocalBlob};
 
 /// The longest request that is taken, in bytes. Nothing is ever written, so names are the longest part of any.
 const REQUEST_LEN_MAX: usize = 64 << 10;
@@ -71,7 +71,11 @@ impl Worker {
             Err(virtio_queue::Error::QueueNotReady) => None,
             Err(error) => {
                 if !std::mem::replace(&mut self.complained, true) {
-                    warn!(%error, "a guest's queue makes no sense, and is not served");
+                    warn!(
+                        event = event::GUEST_FAILED,
+                        %error,
+                        "a guest's queue makes no sense, and is not served"
+                    );
                 }
                 None
             }
@@ -147,7 +151,13 @@ impl Worker {
                 Some(message)
             }
             Err(error) => {
-                error!(%error, offset, len, "cannot read a blob from the local disk");
+                error!(
+                    event = event::DISK_FAILED,
+                    %error,
+                    offset,
+                    len,
+                    "cannot read a blob from the local disk"
+                );
                 None
             }
         }

@@ -15,7 +15,7 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-use crate::serve::Tokens;
+use crate::{observe::event, serve::Tokens};
 
 /// Who may do what. Whoever asks whether the server lives needs nothing.
 #[derive(Debug, Default)]
@@ -99,7 +99,12 @@ where
         match allowed {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(refusal) => {
-                tracing::info!(path = request.uri().path(), %refusal, "refused a request");
+                tracing::info!(
+                    event = event::REQUEST_REFUSED,
+                    path = request.uri().path(),
+                    %refusal,
+                    "refused a request"
+                );
                 Either::Left(ready(Ok(refusal.into_http())))
             }
         }

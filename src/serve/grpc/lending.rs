@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     castore::Digest,
+    observe::event,
     service::{
         blob::{BlobService, LocalBlob, LocalPlace},
         grpc::lending::{ANSWER_LEN, GREETING, NOT_LENT, QUESTION_LEN},
@@ -104,7 +105,14 @@ async fn lendable(blobs: Arc<dyn BlobService>, digest: Digest) -> Option<LocalBl
     // A cache may have to hash it first.
     let opened = offload("the store", move || blobs.open_local(&digest)).await;
     let blob = opened
-        .inspect_err(|error| tracing::warn!(%digest, %error, "a blob cannot be lent"))
+        .inspect_err(|error| {
+            tracing::warn!(
+                event = event::LENDING_FAILED,
+                %digest,
+                %error,
+                "a blob cannot be lent"
+            )
+        })
         .ok()
         .flatten()?;
     let is_whole = matches!(blob.place, LocalPlace::Whole);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::render::RenderError;
+use crate::{observe::event, render::RenderError};
 
 /// How long a client may take nothing of what is ready for it, before it is given up.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
@@ -52,7 +52,7 @@ async fn send_all(
         let message = match pieces.next().await {
             Some(Ok(piece)) => Message::Piece(piece),
             Some(Err(error)) => {
-                tracing::error!(%error, "an answer breaks off");
+                tracing::error!(event = event::REQUEST_FAILED, %error, "an answer breaks off");
                 Message::Failed(error)
             }
             None => Message::End,
@@ -62,7 +62,10 @@ async fn send_all(
             Ok(Ok(())) if !is_last => {}
             Ok(_) => return,
             Err(_) => {
-                tracing::info!("a client that takes nothing any more is given up");
+                tracing::info!(
+                    event = event::CLIENT_GIVEN_UP,
+                    "a client that takes nothing any more is given up"
+                );
                 return;
             }
         }

@@ -10,6 +10,7 @@ use axum::{
 use crate::{
     ingest::IngestNarError,
     nix::{NARINFO_LEN_MAX, NarInfoFileError, StorePath, nar::NarProblem},
+    observe::event,
     render::RenderError,
     service,
 };
@@ -101,7 +102,7 @@ impl Error {
             }
             Error::Store(error) => tell_of_store(error),
             Error::Log(error) => {
-                tracing::error!(%error, "cannot read a log");
+                tracing::error!(event = event::REQUEST_FAILED, %error, "cannot read a log");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the log cannot be read".to_owned())
             }
         }
@@ -121,7 +122,7 @@ fn tell_of_archive(error: &IngestNarError) -> (StatusCode, String) {
         }
         IngestNarError::Store(error) => tell_of_store(error),
         IngestNarError::Stopped => {
-            tracing::error!(%error, "cannot answer a request");
+            tracing::error!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             (StatusCode::SERVICE_UNAVAILABLE, "the store does not work at the moment".to_owned())
         }
     }
@@ -134,7 +135,7 @@ fn tell_of_store(error: &service::Error) -> (StatusCode, String) {
             return (StatusCode::UNPROCESSABLE_ENTITY, cause.to_string());
         }
         service::Error::Unavailable { .. } => {
-            tracing::error!(%error, "cannot answer a request");
+            tracing::error!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             (StatusCode::SERVICE_UNAVAILABLE, "the store does not work at the moment")
         }
         service::Error::Offline { .. } => {
@@ -143,11 +144,11 @@ fn tell_of_store(error: &service::Error) -> (StatusCode, String) {
             (StatusCode::SERVICE_UNAVAILABLE, text)
         }
         service::Error::TimedOut { .. } => {
-            tracing::warn!(%error, "cannot answer a request");
+            tracing::warn!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             (StatusCode::GATEWAY_TIMEOUT, "the store did not answer in time")
         }
         service::Error::Corrupt { .. } => {
-            tracing::error!(%error, "cannot answer a request");
+            tracing::error!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             (StatusCode::INTERNAL_SERVER_ERROR, "what is stored is not what it should be")
         }
         service::Error::Unsupported { .. } => {

@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::{BinaryCache, answer::answer};
-use crate::serve::{Listener, Running, listener::Bound, running::Counted};
+use crate::{
+    observe::event,
+    serve::{Listener, Running, listener::Bound, running::Counted},
+};
 
 /// What clients may cost.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +84,7 @@ pub(crate) async fn serve_router(
                 }
             };
             if let Err(error) = taken {
-                tracing::warn!(%error, "cannot take a connection");
+                tracing::warn!(event = event::ACCEPT_FAILED, %error, "cannot take a connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }

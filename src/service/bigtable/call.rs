@@ -10,11 +10,14 @@ use tokio::{
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use super::{BigtableOptions, requests::Names, table::CELL_LEN_MAX};
-use crate::service::{
-    Cause, Error, Result,
-    circuit::{Circuit, News, try_until_it_answers},
-    grpc::{Failure, failure},
-    pause::Attempts,
+use crate::{
+    observe::event,
+    service::{
+        Cause, Error, Result,
+        circuit::{Circuit, News, try_until_it_answers},
+        grpc::{Failure, failure},
+        pause::Attempts,
+    },
 };
 
 /// How often a call is tried at most.
@@ -100,7 +103,12 @@ impl Connection {
             let next = attempts.next(ATTEMPTS_MAX).filter(|_| may_pass);
             let Some(next) = next else {
                 if is_news {
-                    tracing::warn!(%error, what, "a call to Bigtable failed");
+                    tracing::warn!(
+                        event = event::CALL_FAILED,
+                        %error,
+                        what,
+                        "a call to Bigtable failed"
+                    );
                 }
                 return Err(error);
             };

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     castore::Digest,
     nix::StorePathDigest,
+    observe::event,
     service::{Error, Result, patience::Patience},
 };
 
@@ -129,7 +130,7 @@ impl BigtableTable {
             let this = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = this.family.check(&this.connection).await {
-                    tracing::warn!(%error, "the table cannot be used");
+                    tracing::warn!(event = event::CALL_FAILED, %error, "the table cannot be used");
                 }
             });
         }

@@ -12,7 +12,10 @@ use super::{
     peers::{PeerId, Target},
     status::{Failure, failure, from_status},
 };
-use crate::service::{Error, Result, pause::Attempts};
+use crate::{
+    observe::event,
+    service::{Error, Result, pause::Attempts},
+};
 
 /// Work that takes long lasts at most this many deadlines. Meanwhile only the connection has to show that it lives.
 const LONG_WORK_DEADLINES: u32 = 120;
@@ -54,7 +57,12 @@ impl GrpcChannel {
             let attempts_max = self.0.options.attempts_max.max(self.0.peers.len() as u32);
             let Some(next) = attempts.next(attempts_max) else {
                 if is_news {
-                    tracing::warn!(%error, method = method.name, "a call failed");
+                    tracing::warn!(
+                        event = event::CALL_FAILED,
+                        %error,
+                        method = method.name,
+                        "a call failed"
+                    );
                 }
                 return Err(error);
             };

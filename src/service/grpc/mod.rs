@@ -30,6 +30,7 @@ pub(crate) use status::{Failure, failure};
 
 use crate::{
     castore::{DIRECTORY_LEN_MAX, Digest, SizeRule},
+    observe::event,
     proto::castore as wire,
     service::{Error, Result, blob::LocalBlob},
 };
@@ -199,7 +200,9 @@ impl GrpcChannel {
     ) -> Result<T> {
         for _ in 1..self.peers() {
             match ask().await {
-                Err(error) if self.blames(&error) => tracing::error!(%error, "another is asked"),
+                Err(error) if self.blames(&error) => {
+                    tracing::error!(event = event::CORRUPT, %error, "another is asked")
+                }
                 outcome => return outcome,
             }
         }

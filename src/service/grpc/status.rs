@@ -5,7 +5,10 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 use tonic::{Code, Status};
 
 use super::method::Method;
-use crate::service::{Cause, Error};
+use crate::{
+    observe::event,
+    service::{Cause, Error},
+};
 
 /// What a peer said instead of an answer.
 #[derive(Debug)]
@@ -101,7 +104,7 @@ pub fn to_status(error: &Error) -> Status {
             Status::invalid_argument(cause.to_string())
         }
         Error::Unavailable { .. } => {
-            tracing::error!(%error, "cannot answer a request");
+            tracing::error!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             Status::unavailable("the store does not work at the moment")
         }
         Error::Offline { .. } => {
@@ -109,11 +112,11 @@ pub fn to_status(error: &Error) -> Status {
             Status::unavailable("this is not here, and the store may not ask for it elsewhere")
         }
         Error::TimedOut { .. } => {
-            tracing::warn!(%error, "cannot answer a request");
+            tracing::warn!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             Status::deadline_exceeded("the store did not answer in time")
         }
         Error::Corrupt { .. } => {
-            tracing::error!(%error, "cannot answer a request");
+            tracing::error!(event = event::REQUEST_FAILED, %error, "cannot answer a request");
             Status::data_loss("what is stored is not what its digest says")
         }
         Error::Unsupported { .. } => {

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     castore::Digest,
+    observe::event,
     service::{Error, Result},
 };
 
@@ -303,7 +304,12 @@ impl BlobFiles {
 
     fn remove(&self, name: &str) {
         if let Err(errno) = rustix::fs::unlinkat(&self.session.folder, name, AtFlags::empty()) {
-            tracing::warn!(name, %errno, "cannot remove a staged file; the next opening will");
+            tracing::warn!(
+                event = event::DISK_FAILED,
+                name,
+                %errno,
+                "cannot remove a staged file; the next opening will"
+            );
         }
     }
 }
@@ -313,9 +319,14 @@ impl Drop for BlobFiles {
     fn drop(&mut self) {
         let synced = self.sync();
         if let Err(error) = synced {
-            tracing::warn!(%error, "some blobs are not on disk yet");
+            tracing::warn!(event = event::DISK_FAILED, %error, "some blobs are not on disk yet");
         } else if let Err(error) = self.session.remove() {
-            tracing::warn!(%error, store = %self.endpoint, "cannot remove the session's folder");
+            tracing::warn!(
+                event = event::DISK_FAILED,
+                %error,
+                store = %self.endpoint,
+                "cannot remove the session's folder"
+            );
         }
     }
 }

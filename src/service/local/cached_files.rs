@@ -14,7 +14,10 @@ use super::{
     usage::on_disk,
     writeback::has_lost_pages,
 };
-use crate::{castore::Digest, service::Result};
+use crate::{
+    observe::event,
+    {castore::Digest, service::Result},
+};
 
 /// A blob's file, as it lies in its place.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +56,11 @@ impl BlobFiles {
             cache.used_file(digest);
             return Ok(Some(file));
         }
-        tracing::warn!(%digest, "a blob in the cache was damaged; it is removed and fetched again");
+        tracing::warn!(
+            event = event::CACHE_DAMAGED,
+            %digest,
+            "a blob in the cache was damaged; it is removed and fetched again"
+        );
         self.remove_damaged(digest);
         Ok(None)
     }
@@ -99,7 +106,13 @@ impl BlobFiles {
         match hasher.update_reader(file) {
             Ok(_) => Digest::from(hasher.finalize()) == *digest,
             Err(error) => {
-                tracing::warn!(%digest, %error, store = %self.endpoint, "cannot read a blob");
+                tracing::warn!(
+                    event = event::DISK_FAILED,
+                    %digest,
+                    %error,
+                    store = %self.endpoint,
+                    "cannot read a blob"
+                );
                 false
             }
         }

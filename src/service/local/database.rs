@@ -15,7 +15,10 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::service::{Error, Result};
+use crate::{
+    observe::event,
+    service::{Error, Result},
+};
 
 /// How long one waits for another process that writes.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -84,7 +87,11 @@ impl Database {
                 result => return result,
             }
         }
-        tracing::warn!(path = %path.display(), "the cache's database was damaged; a new one is begun");
+        tracing::warn!(
+            event = event::CACHE_DAMAGED,
+            path = %path.display(),
+            "the cache's database was damaged; a new one is begun"
+        );
         for suffix in ["", "-wal", "-shm"] {
             let mut file = path.clone().into_os_string();
             file.push(suffix);

@@ -11,6 +11,8 @@ use std::{
 
 use super::{inner::Inner, sweep::Sweeper};
 
+use crate::observe::event;
+
 /// How often it looks, at least.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,10 @@ impl Drop for Keeper {
 
 fn tell(what: &str, result: crate::service::Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "cannot {what} the cache; it is tried again");
+        tracing::warn!(
+            event = event::CACHE_FAILED,
+            %error,
+            "cannot {what} the cache; it is tried again"
+        );
     }
 }

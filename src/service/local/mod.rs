@@ -78,7 +78,10 @@ pub use writeback::Writeback;
 
 use self::{cache::Cache, inner::Inner, keeper::Keeper};
 use super::{Error, blob::LocalBlob};
-use crate::{castore::Digest, nix::StorePathDigest};
+use crate::{
+    observe::event,
+    {castore::Digest, nix::StorePathDigest},
+};
 
 /// The format that is written and understood.
 const FORMAT: u32 = 1;
@@ -270,7 +273,12 @@ impl LocalStore {
         if self.is_cache()
             && let Err(error) = self.inner.reject_blob(digest)
         {
-            tracing::warn!(%digest, %error, "cannot take a blob out of the cache");
+            tracing::warn!(
+                event = event::CACHE_FAILED,
+                %digest,
+                %error,
+                "cannot take a blob out of the cache"
+            );
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
         Digest,
         outboard::{Outboard, PIECE_GROUPS_MAX, ProofError, RangeWalk, Tree, prove},
     },
+    observe::event,
     service::{
         Error, Result,
         blob::{LocalBlob, Proven, ProvenPiece, prove_contents},
@@ -120,7 +121,12 @@ impl LocalRange {
         let before = walk.clone();
         let piece = match self.prove(&mut walk) {
             Err(error) => {
-                tracing::warn!(digest = %self.digest, %error, "computing the tree of a blob again");
+                tracing::warn!(
+                    event = event::CACHE_DAMAGED,
+                    digest = %self.digest,
+                    %error,
+                    "computing the tree of a blob again"
+                );
                 self.outboard = self.store.compute_outboard(&self.digest, &self.blob).await?;
                 walk = before;
                 self.prove(&mut walk).map_err(|error| {

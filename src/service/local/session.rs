@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::castore::Digest;
+use crate::{castore::Digest, observe::event};
 
 const LOCK: &str = "lock";
 const FOLDER_FLAGS: OFlags =
@@ -83,7 +83,13 @@ pub(super) fn tidy(staging: &OwnedFd, blobs: &OwnedFd) -> io::Result<()> {
         rustix::fs::unlinkat(&folder, LOCK, AtFlags::empty())?;
         rustix::fs::unlinkat(staging, &name, AtFlags::REMOVEDIR)?;
         drop(lock);
-        tracing::info!(session = name, kept, removed, "tidied up after a process that died");
+        tracing::info!(
+            event = event::TIDIED,
+            session = name,
+            kept,
+            removed,
+            "tidied up after a process that died"
+        );
     }
     Ok(())
 }

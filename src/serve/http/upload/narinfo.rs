@@ -27,6 +27,7 @@ use crate::{
         ArchiveFile, Details, NARINFO_LEN_MAX, NARINFO_SIGNATURES_MAX, NarInfo, NarInfoFile,
         NixHash, PathInfo, StorePath, StorePathDigest,
     },
+    observe::event,
     render::is_as_claimed,
 };
 
@@ -60,7 +61,7 @@ impl BinaryCache {
         let details = Details::NarInfo(info);
         let path_info = PathInfo { store_path: store_path.clone(), node, details };
         self.stores.path_infos.put(path_info).await?;
-        tracing::info!(%store_path, "took a store path");
+        tracing::info!(event = event::STORE_PATH_ADDED, %store_path, "took a store path");
         if let Some(file) = file {
             file.is_named.store(true, Relaxed);
         }

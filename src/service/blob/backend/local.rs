@@ -10,6 +10,7 @@ use crate::{
         ChunkList, Digest,
         outboard::{OutboardBuilder, Tree},
     },
+    observe::event,
     service::{
         Error, Result,
         blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put, prove_contents},
@@ -77,7 +78,12 @@ impl BlobService for LocalBlobs {
         // Where a cache cannot be read, one can ask elsewhere, as long as nothing was handed out.
         let first = match pieces.next() {
             Some(Err(error)) if self.store.is_cache() => {
-                tracing::warn!(%digest, %error, "the cache cannot read a blob; it is fetched again");
+                tracing::warn!(
+                    event = event::CACHE_DAMAGED,
+                    %digest,
+                    %error,
+                    "the cache cannot read a blob; it is fetched again"
+                );
                 return Ok(None);
             }
             first => first,
@@ -259,7 +265,12 @@ impl BlobWriter for LocalWriter {
         if self.len > OUTBOARD_ABOVE_LEN
             && let Err(error) = self.blobs.store.keep_outboard(&digest, &outboard)
         {
-            tracing::warn!(%digest, %error, "the tree of a blob is not kept; who asks for a range will wait for it");
+            tracing::warn!(
+                event = event::DISK_FAILED,
+                %digest,
+                %error,
+                "the tree of a blob is not kept; who asks for a range will wait for it"
+            );
         }
         self.blobs.sync_if_due().await?;
         Ok((digest, self.len))

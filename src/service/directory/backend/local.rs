@@ -8,6 +8,7 @@ use rusqlite::OptionalExtension as _;
 
 use crate::{
     castore::{Digest, Directory},
+    observe::event,
     service::{
         Error, Result,
         directory::{
@@ -64,7 +65,11 @@ impl LocalDirectories {
                 }
                 Ok(None) => return false,
                 Err(error) => {
-                    tracing::warn!(%error, "directories in the cache are fetched again");
+                    tracing::warn!(
+                        event = event::CACHE_DAMAGED,
+                        %error,
+                        "directories in the cache are fetched again"
+                    );
                     return false;
                 }
             }

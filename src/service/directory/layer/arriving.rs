@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
+    observe::event,
     service::{
         Error, Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
@@ -185,7 +186,12 @@ impl Flight {
                 }
                 // Each directory may be right all the same.
                 Error::Corrupt { .. } | Error::Invalid(_) | Error::Unsupported { .. } => {
-                    tracing::error!(%root, %error, "a closure is wrong: its directories are asked for one by one");
+                    tracing::error!(
+                        event = event::CORRUPT,
+                        %root,
+                        %error,
+                        "a closure is wrong: its directories are asked for one by one"
+                    );
                     return;
                 }
             }

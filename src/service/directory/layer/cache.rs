@@ -10,7 +10,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
-    observe::tally::Cache,
+    observe::{event, tally::Cache},
     service::{
         Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
@@ -52,7 +52,15 @@ impl CachedDirectories {
 }
 
 fn warn_near<T>(result: Result<T>) -> Option<T> {
-    result.inspect_err(|error| tracing::warn!(%error, "the near store of directories failed")).ok()
+    result
+        .inspect_err(|error| {
+            tracing::warn!(
+                event = event::CACHE_FAILED,
+                %error,
+                "the near store of directories failed"
+            )
+        })
+        .ok()
 }
 
 #[async_trait]
@@ -70,7 +78,12 @@ impl DirectoryService for CachedDirectories {
 
     fn get_local(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
         let found = self.near.get_local(digest).unwrap_or_else(|error| {
-            tracing::warn!(%digest, %error, "the near store cannot read a directory");
+            tracing::warn!(
+                event = event::CACHE_FAILED,
+                %digest,
+                %error,
+                "the near store cannot read a directory"
+            );
             None
         });
         // If there is none, whoever then gets it is counted.

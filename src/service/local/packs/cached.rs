@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     castore::Digest,
+    observe::event,
     service::{Result, blob::LocalBlob},
 };
 
@@ -43,7 +44,12 @@ impl Packs {
     /// Takes a damaged blob out, so that it can be put again.
     pub(super) fn forget(&self, digest: &Digest, place: &Place) -> Result<()> {
         let pack = file_name(place.pack);
-        tracing::warn!(%digest, pack, "a blob was damaged, and is taken out");
+        tracing::warn!(
+            event = event::CACHE_DAMAGED,
+            %digest,
+            pack,
+            "a blob was damaged, and is taken out"
+        );
         self.staged.write().remove(digest);
         self.ahead.remove(digest);
         self.database.write(Durability::Ordered, |transaction| {

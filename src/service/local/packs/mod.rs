@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     castore::Digest,
+    observe::event,
     service::{
         Error, Result,
         blob::{LocalBlob, ReadOnce},
@@ -380,6 +381,7 @@ impl Packs {
     fn finish(&self, pack: &mut Pack, file_len: u64) -> Result<()> {
         let whole = pack.whole_entries(file_len).map_err(|error| self.failed(error))?;
         tracing::info!(
+            event = event::TIDIED,
             pack = file_name(pack.number),
             kept = whole.len(),
             cut = file_len - pack.len,
@@ -474,7 +476,11 @@ impl Drop for Packs {
         if !self.staged.get_mut().is_empty()
             && let Err(error) = self.sync()
         {
-            tracing::warn!(%error, "some small blobs are not on disk yet");
+            tracing::warn!(
+                event = event::DISK_FAILED,
+                %error,
+                "some small blobs are not on disk yet"
+            );
         }
     }
 }

@@ -36,6 +36,7 @@ pub use partial::Partial;
 use super::{LocalStore, outboards::StoredOutboard};
 use crate::{
     castore::{Digest, outboard::Tree},
+    observe::event,
     service::{Error, Result},
 };
 
@@ -129,7 +130,14 @@ impl Partials {
         for name in [&names.data, &names.outboard] {
             match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => tracing::warn!(name, %errno, "cannot remove a partial blob"),
+                Err(errno) => {
+                    tracing::warn!(
+                        event = event::DISK_FAILED,
+                        name,
+                        %errno,
+                        "cannot remove a partial blob"
+                    )
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use rusqlite::OptionalExtension as _;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
+    observe::event,
     proto,
     service::{
         Error, Result,
@@ -51,7 +52,11 @@ impl LocalPathInfos {
         }
         let message = unseal(SealedIn::Cache, digest, data);
         if message.is_none() {
-            tracing::warn!(%digest, "a path info in the cache was damaged; it is fetched again");
+            tracing::warn!(
+                event = event::CACHE_DAMAGED,
+                %digest,
+                "a path info in the cache was damaged; it is fetched again"
+            );
         }
         message
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
-    observe::tally::Cache,
+    observe::{event, tally::Cache},
     service::{
         Result,
         pathinfo::{PathInfoService, PathInfoStream},
@@ -36,7 +36,12 @@ impl CachedPathInfos {
     async fn put_near(&self, path_info: &PathInfo) {
         if let Err(error) = self.near.put(path_info.clone()).await {
             let path = &path_info.store_path;
-            tracing::warn!(%path, %error, "the near store does not take a path info");
+            tracing::warn!(
+                event = event::CACHE_FAILED,
+                %path,
+                %error,
+                "the near store does not take a path info"
+            );
         }
     }
 }
@@ -50,7 +55,13 @@ impl PathInfoService for CachedPathInfos {
                 return Ok(Some(path_info));
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the near store cannot read a path info"),
+            Err(error) => {
+                tracing::warn!(
+                    event = event::CACHE_FAILED,
+                    %error,
+                    "the near store cannot read a path info"
+                )
+            }
         }
         Cache::PathInfos.missed();
         let found = self.far.get(digest).await?;

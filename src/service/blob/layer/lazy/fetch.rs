@@ -30,6 +30,7 @@ use crate::{
         outboard::{PIECE_GROUPS_MAX, RangeWalk, Tree},
     },
     observe::{
+        event,
         spent::{self, Phase},
         tally::Reason,
     },
@@ -131,7 +132,12 @@ impl Inner {
     pub(super) async fn read_near(&self, digest: &Digest, range: Range<u64>) -> Option<BlobStream> {
         let answer = self.near.as_ref()?.read(digest, range).await;
         answer.unwrap_or_else(|error| {
-            tracing::warn!(%digest, %error, "the near store cannot read a blob");
+            tracing::warn!(
+                event = event::CACHE_FAILED,
+                %digest,
+                %error,
+                "the near store cannot read a blob"
+            );
             None
         })
     }
@@ -164,7 +170,14 @@ impl Inner {
         }
         let partial = store
             .open_partial(digest, size)
-            .inspect_err(|error| tracing::warn!(%digest, %error, "going on without the cache"))
+            .inspect_err(|error| {
+                tracing::warn!(
+                    event = event::CACHE_FAILED,
+                    %digest,
+                    %error,
+                    "going on without the cache"
+                )
+            })
             .ok()?;
         let (far, trust, latency) = (self.far.clone(), self.trust.clone(), self.latency.clone());
         let begun = Arc::new(Arriving::new(partial, far, trust, latency, self.runtime.clone()));
@@ -470,7 +483,7 @@ pub(super) async fn asking_others<T, F: Future<Output = Result<T>>>(
     for _ in 1..LIARS_MAX {
         match ask().await {
             Err(error @ Error::Corrupt { .. }) if far.has_others() => {
-                tracing::error!(%error, "another is asked");
+                tracing::error!(event = event::CORRUPT, %error, "another is asked");
             }
             outcome => return outcome,
         }

@@ -7,6 +7,7 @@ use futures::{StreamExt as _, stream};
 use super::{arriving::Trust as _, fetch::Inner};
 use crate::{
     castore::Digest,
+    observe::event,
     service::{
         Error,
         blob::{BlobStream, LocalBlob},
@@ -59,7 +60,13 @@ impl Inner {
         let asked = self.loans.asking.run(digest, || async move { Ok(far.lend(&digest).await) });
         let lent = asked.await.ok().flatten()?;
         if lent.size != size {
-            tracing::warn!(%digest, size, lent = lent.size, "a lent file has another length than its directory says");
+            tracing::warn!(
+                event = event::CORRUPT,
+                %digest,
+                size,
+                lent = lent.size,
+                "a lent file has another length than its directory says"
+            );
             return None;
         }
         self.loans.files.insert(digest, lent.clone(), 1);

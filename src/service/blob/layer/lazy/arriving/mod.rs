@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     castore::{ChunkList, Digest},
-    observe::spent::{self, Phase},
+    observe::{
+        event,
+        spent::{self, Phase},
+    },
     service::{Error, Result, blob::BlobService, local::Partial, range_set::RangeSet},
 };
 
@@ -233,7 +236,12 @@ impl Arriving {
             let fly = || arriving.fly(&means, flown.clone(), &sender);
             let result = asking_others(&*arriving.far, fly).await;
             if let Err(error @ Error::Corrupt { .. }) = &result {
-                tracing::error!(digest = %arriving.digest, %error, "a blob is not what it should be");
+                tracing::error!(
+                    event = event::CORRUPT,
+                    digest = %arriving.digest,
+                    %error,
+                    "a blob is not what it should be"
+                );
             }
             // Whoever hears of the end must not find the flight any more.
             drop(landing);

@@ -11,6 +11,7 @@ use crate::{
         ChunkList,
         outboard::{Outboard, PieceCheck, TreeNode},
     },
+    observe::event,
     service::{
         Error, Result,
         blob::{Proven, ProvenStream},
@@ -94,7 +95,12 @@ impl Arriving {
     }
 
     pub(super) fn refuse(&self, error: &Error) {
-        tracing::warn!(digest = %self.digest, %error, "going on without the cache");
+        tracing::warn!(
+            event = event::CACHE_FAILED,
+            digest = %self.digest,
+            %error,
+            "going on without the cache"
+        );
         self.end(Wish::NoRoom);
     }
 
@@ -153,7 +159,12 @@ impl Arriving {
         match self.partial.adopt(hashed) {
             Ok(()) => state.is_adopted = true,
             Err(error) => {
-                tracing::warn!(digest = %self.digest, %error, "the cache does not take a blob")
+                tracing::warn!(
+                    event = event::CACHE_FAILED,
+                    digest = %self.digest,
+                    %error,
+                    "the cache does not take a blob"
+                )
             }
         }
     }

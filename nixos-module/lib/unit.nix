@@ -68,8 +68,8 @@ rec {
       # Always there, so that a cache can be named at any time.
       CacheDirectory = lib.unique ([ unit ] ++ map top inCache);
       CacheDirectoryMode = "0700";
-      # Wrong usage stays wrong.
-      RestartPreventExitStatus = 2;
+      # Wrong usage stays wrong, and so does what is configured.
+      RestartPreventExitStatus = "2 78";
       TimeoutStopSec = options.drain + 20;
     }
     // optionalAttrs (options.watchdog != null) { WatchdogSec = options.watchdog; }

@@ -26,7 +26,7 @@ use crate::{
   lazystore cache pin --store grpc+unix:///run/lazystore.sock /nix/store/3c3vsw8xbk8ls38vmw8qq1fd61ckdrbq-src
 
 The cache is the one in --cache-dir; mounts and daemons may use it meanwhile.
-Exit codes: 0 done, 1 failed or found damage, 2 wrong usage, 3 a store path is absent or not pinned.")]
+Exit codes: 0 done, 1 failed or found damage, 2 wrong usage, 3 a store path is absent or not pinned, 4 a store is out of reach, 78 configuration.")]
 pub(super) struct Cache {
     #[command(subcommand)]
     command: Command,

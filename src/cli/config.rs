@@ -24,7 +24,7 @@ use crate::{
   lazystore config check
   lazystore config show --config ./lazystore.toml
 
-Exit codes: 0 all is well, 1 something is wrong, or a source does not answer, 2 wrong usage.")]
+Exit codes: 0 all is well, 1 a source does not answer or cannot be used, 2 wrong usage, 78 the file is wrong.")]
 pub(super) struct Config {
     #[command(subcommand)]
     command: Command,

@@ -36,7 +36,7 @@ Copies what the store lacks. A store path appears once all that it refers to is 
 half, and is continued by starting it again. A list is what nix path-info --json prints, the structured attributes of a
 derivation with exportReferencesGraph, or a registration; its paths are read from /nix/store, and refused if their
 contents are not what the list says.
-Exit codes: 0 all is there now, 1 failed, 2 wrong usage, 3 a store path is absent where it should come from.")]
+Exit codes: 0 all is there now, 1 failed, 2 wrong usage, 3 a store path is absent where it should come from, 4 a store is out of reach, 78 configuration.")]
 pub(super) struct Copy {
     /// A list of store paths, or - for one on standard input; with --from, store paths [default: the list in the file that
     /// $NIX_ATTRS_JSON_FILE names]

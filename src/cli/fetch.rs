@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
   lazystore fetch --closure /nix/store/3c3vsw8xbk8ls38vmw8qq1fd61ckdrbq-src
 
 Fetches what is not here yet. What is fetched may be evicted again; see lazystore cache pin.
-Exit codes: 0 all is here now, 1 failed or did not fit, 2 wrong usage, 3 a store path is absent.")]
+Exit codes: 0 all is here now, 1 failed or did not fit, 2 wrong usage, 3 a store path is absent, 4 a store is out of reach, 78 configuration.")]
 pub(super) struct Fetch {
     /// Store paths
     #[arg(value_name = "STORE-PATH", required = true)]

@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand. Here alone errors lose their types and become sentences.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store path or what lies in it is absent.
+//! Exit codes: see [`exit`].
 
 mod access;
 #[cfg(any(feature = "fuse", feature = "virtiofs"))]
@@ -13,6 +13,7 @@ mod config;
 mod control;
 mod copy;
 mod daemon;
+mod exit;
 mod eyes;
 mod fetch;
 mod import;
@@ -63,7 +64,7 @@ pub use options::{GlobalOptions, ProgressWhen};
 /// Mount a Nix store that is somewhere else, and download only what is touched.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the store path is absent.")]
+#[command(after_help = exit::HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -110,10 +111,6 @@ struct Absent(String);
 #[error("{0}")]
 struct Usage(&'static str);
 
-const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-const EXIT_ABSENT: u8 = 3;
-
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -123,13 +120,7 @@ pub fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = if error.is::<Absent>() || error.is::<cache::NotPinned>() {
-                EXIT_ABSENT
-            } else if error.is::<Usage>() {
-                EXIT_USAGE
-            } else {
-                EXIT_FAILED
-            };
+            let code = exit::code(&error);
             // Each cause is told once, also where an error's own words name it.
             let mut text = format!("error: {}\n", Cause::new(error));
             if log_format == LogFormat::Journal {

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 16;
 Vouches for what the store says of the paths, without reading their contents: lazystore verify does that. What has the
 key's signature already is left as it is; a wrong one in its name is replaced. The file is what nix-store
 --generate-binary-cache-key writes.
-Exit codes: 0 all have the signature now, 1 failed, 2 wrong usage, 3 a store path is absent.")]
+Exit codes: 0 all have the signature now, 1 failed, 2 wrong usage, 3 a store path is absent, 4 a store is out of reach, 78 configuration.")]
 pub(super) struct Sign {
     /// Store paths
     #[arg(value_name = "STORE-PATH", required_unless_present = "all", conflicts_with = "all")]

@@ -27,7 +27,7 @@ Compares contents with their digests, archives with the hash that is known of th
 and signatures, as far as keys are given, with all of it; and looks whether references are there. Prints a line for
 each thing that is wrong. To repair a local store, remove what is damaged, and bring it back by lazystore copy --again
 or lazystore import. What is damaged in the cache of a remote store, lazystore cache verify removes.
-Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage, 3 a store path is absent.")]
+Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage, 3 a store path is absent, 4 a store is out of reach, 78 configuration.")]
 pub(super) struct Verify {
     /// Store paths
     #[arg(value_name = "STORE-PATH", required_unless_present = "all", conflicts_with = "all")]

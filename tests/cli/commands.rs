@@ -161,8 +161,28 @@ fn exit_codes_tell_absent_from_wrong() {
         failed(&end(&[command]), 2);
     }
     failed(&end(&["ls", &format!("{name}/inner")]), 3);
-    failed(&end(&["--store", "ftp://x", "ls", absent]), 1);
     failed(&end(&["--log-level", "some[thing", "ls", absent]), 1);
+    // What is configured is wrong, wherever it stands.
+    failed(&end(&["--store", "ftp://x", "ls", absent]), 78);
+    failed(&end(&["--config", "/nonexistent", "ls", absent]), 78);
+    let file = dir.path().join("file");
+    let file = file.to_str().expect("text");
+    failed(&end(&["--config", file, "ls", absent]), 78);
+    let listen = ["--listen=127.0.0.1:0"];
+    for args in [
+        ["daemon", "--auth-token-file", file].as_slice(),
+        &["daemon", "--tls-cert", file, "--tls-key", file],
+        &["serve", "--sign-key", file],
+        &["serve", "--allow-upload", "--upload-token-file", file],
+    ] {
+        failed(&end(&[args, &listen].concat()), 78);
+    }
+    // Somebody is not there, for now.
+    let nobody = ["--store", "grpc+http://127.0.0.1:1?timeout=1"];
+    for command in [&["ls", absent][..], &["nar", "dump", absent]] {
+        failed(&end(&[&nobody[..], command].concat()), 4);
+    }
+    failed(&end(&["--offline", "--store", "grpc+http://127.0.0.1:1", "ls", absent]), 4);
 }
 
 #[test]
@@ -171,7 +191,7 @@ fn a_dead_remote_is_named_within_its_bound() {
     let mut command = lazystore(&dir.path().join("store"));
     command.args(["--store", "grpc+unix:///nonexistent/socket", "ls"]);
     let output = command.arg("00000000000000000000000000000000-x").output().expect("it runs");
-    let said = failed(&output, 1);
+    let said = failed(&output, 4);
     assert!(said.contains("grpc+unix:///nonexistent/socket is unavailable"), "{said}");
 }
 

@@ -69,7 +69,7 @@ fn several_sources_are_one_store_and_survive_the_death_of_one() {
 
     drop(far_daemon);
     // What was not read yet: that it is absent is not said, as the dead one may have it.
-    let said = failed(&with(&file, &["stat", &absent]), 1);
+    let said = failed(&with(&file, &["stat", &absent]), 4);
     assert!(said.contains("unavailable"), "{said}");
     good(with(&file, &["stat", &format!("/nix/store/{near}")]));
     // Adding needs only what is written.
@@ -92,17 +92,17 @@ fn a_file_that_is_wrong_is_told_with_its_line() {
     let file = dir.path().join("config.toml");
     write(&file, "[source.a]\naddress = 'memory:'\n\n[store.default]\nread = ['a', 'b']\n", 0o644);
     for args in [&["config", "check"][..], &["config", "show"], &["stat", "/nix/store/x"]] {
-        let said = failed(&with(&file, args), 1);
+        let said = failed(&with(&file, args), 78);
         assert!(said.contains(&format!("{}:5:14: ", file.display())), "{said}");
     }
     write(&file, "[source.a]\naddress = 'memory:'\n", 0o644);
     let path = format!("/nix/store/{}-x", "0".repeat(32));
-    let said = failed(&with(&file, &["stat", &path]), 1);
+    let said = failed(&with(&file, &["stat", &path]), 78);
     assert!(said.contains("has no [store.default]: it has a"), "{said}");
     failed(&with(&file, &["--store=a", "stat", &path]), 3);
     failed(&with(&file, &["--store=memory:", "stat", &path]), 3);
     let checked = good(with(Path::new("none"), &["config", "check", file.to_str().expect("text")]));
     assert!(checked.contains("1 sources"), "{checked}");
     fs::remove_file(&file).expect("it is there");
-    assert!(failed(&with(&file, &["config", "check"]), 1).contains("cannot read"));
+    assert!(failed(&with(&file, &["config", "check"]), 78).contains("cannot read"));
 }

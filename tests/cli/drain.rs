@@ -16,7 +16,7 @@ use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     supervisor::address_of,
-    support::{Running, import, lazystore, noise, write},
+    support::{Running, import, lazystore, noise, wait_until, write},
 };
 
 /// More than what sockets hold on their way, in bytes.
@@ -97,12 +97,14 @@ fn an_archive_that_is_read_in_time_comes_whole() {
     let mut served = Served::new("serve", "10");
     let mut archive = begin_archive(&served);
     served.stop();
-    // A client that comes now is too late.
-    let late = TcpStream::connect(&served.address).and_then(|mut late| {
-        late.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
-        late.read_exact(&mut [0; 4])
+    // Soon a client that comes is too late.
+    wait_until("nobody is let in any more", || {
+        let late = TcpStream::connect(&served.address).and_then(|mut late| {
+            late.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+            late.read_exact(&mut [0; 4])
+        });
+        late.is_err()
     });
-    late.expect_err("nobody is let in any more");
     thread::sleep(Duration::from_secs(1));
     let mut rest = Vec::new();
     archive.read_to_end(&mut rest).expect("it goes on");

@@ -55,6 +55,8 @@ struct State {
     describe: Mutex<Option<Describe>>,
     /// Why the last reload failed, if it did.
     reload_failed: Mutex<Option<String>>,
+    /// The last sentence that the supervisor was told.
+    told: Mutex<String>,
     is_stopping: AtomicBool,
 }
 
@@ -67,6 +69,7 @@ impl Supervised {
             notifier,
             describe: Mutex::default(),
             reload_failed: Mutex::default(),
+            told: Mutex::default(),
             is_stopping: AtomicBool::new(false),
         }))
     }
@@ -76,7 +79,7 @@ impl Supervised {
     pub(super) fn ready(&self, describe: Describe, is_alive: IsAlive) {
         let state = &self.0;
         *state.describe.lock() = Some(describe);
-        state.notifier.ready(&state.status());
+        state.tell_ready();
         if state.notifier.is_some() {
             tokio::spawn(state.clone().keep_status());
         }
@@ -104,7 +107,7 @@ impl Supervised {
             }
         }
         *state.reload_failed.lock() = failed;
-        state.notifier.ready(&state.status());
+        state.tell_ready();
     }
 
     /// It is to end, for which it may take as long as `drain`.
@@ -129,18 +132,24 @@ impl State {
         status
     }
 
+    fn tell_ready(&self) {
+        let mut told = self.told.lock();
+        *told = self.status();
+        self.notifier.ready(&told);
+    }
+
     /// Tells what it does whenever that changes.
     async fn keep_status(self: Arc<Self>) {
-        let mut told = self.status();
         loop {
             tokio::time::sleep(STATUS_INTERVAL).await;
             if self.is_stopping.load(Relaxed) {
                 return;
             }
+            let mut told = self.told.lock();
             let status = self.status();
-            if status != told {
+            if status != *told {
                 self.notifier.status(&status);
-                told = status;
+                *told = status;
             }
         }
     }

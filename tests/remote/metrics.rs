@@ -53,14 +53,14 @@ fn what_is_read_is_counted_by_where_it_came_from() {
         long.read_exact_at(&mut part, at * (128 << 10)).expect("it reads");
     }
     let read = 24.0 * part.len() as f64;
-    let families = scrape(&address);
     let fetched =
         |reason| scrape(&address).sum("lazystore_fetched_bytes_total", &[("reason", reason)]);
-    wait_until("what was under way is here", || {
+    wait_until("what the kernel and the mount read ahead is here", || {
         let before = fetched("ahead");
         std::thread::sleep(Duration::from_millis(100));
-        before == fetched("ahead")
+        before == fetched("ahead") && scrape(&address).sum("lazystore_fuse_waiting", &[]) == 0.0
     });
+    let families = scrape(&address);
     assert!(fetched("read") >= 128e3 && fetched("read") <= read + (2 << 20) as f64);
     assert!(fetched("read") + fetched("ahead") <= LONG_LEN as f64 + 65536.0);
     assert!(fetched("ahead") > 0.0);
@@ -96,6 +96,7 @@ fn what_is_read_is_counted_by_where_it_came_from() {
     assert!(hits(&after, "hit") > hits(&before, "hit"));
     assert_eq!(got(&after, "file") - got(&before, "file"), LONG_LEN as f64);
     assert_eq!(got(&after, "store"), got(&before, "store"));
+    drop(long);
     mounted.unmount();
 }
 
@@ -116,6 +117,7 @@ fn whole_files_that_are_fetched_ahead_are_known_as_such() {
     let all = (files.len() * SHORT_LEN) as f64;
     assert_eq!(fetched("read") + fetched("ahead"), all);
     assert!(fetched("ahead") >= all / 2.0, "{}", fetched("ahead"));
+    drop(files);
     mounted.unmount();
 }
 

@@ -126,9 +126,9 @@ impl Mountpoint {
         fs::write(setting, kib.to_string())
     }
 
-    /// What asks it whether it lives. The session must be running.
+    /// What asks it whether it lives.
     pub fn probe(&self) -> io::Result<Probe> {
-        Ok(Probe { path: self.path.clone(), device: fs::metadata(&self.path)?.dev() })
+        Ok(Probe { path: self.path.clone(), device: device_at(&self.path)? })
     }
 
     /// Detaches the filesystem if nobody uses it; [`Error::Busy`] otherwise.
@@ -188,15 +188,19 @@ impl Probe {
     /// Returns once it has answered, or is known to be gone; so not at all while nobody serves it. One that something else is
     /// mounted over cannot be asked by its path, which says nothing against it.
     pub fn ask(&self) -> io::Result<()> {
-        // What the kernel knows is enough for this one.
-        let flags = rustix::fs::AtFlags::STATX_DONT_SYNC;
-        let known = rustix::fs::statx(rustix::fs::CWD, &self.path, flags, StatxFlags::empty())?;
-        if rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor) != self.device {
+        if device_at(&self.path)? != self.device {
             return Ok(());
         }
         rustix::fs::statfs(&self.path)?;
         Ok(())
     }
+}
+
+/// The device of what is mounted at `path`. The kernel knows that without asking anybody.
+fn device_at(path: &Path) -> io::Result<u64> {
+    let flags = rustix::fs::AtFlags::STATX_DONT_SYNC;
+    let known = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::empty())?;
+    Ok(rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor))
 }
 
 fn helper_said(stderr: &[u8]) -> String {

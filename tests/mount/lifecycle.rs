@@ -6,12 +6,17 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
+use lazystore::mount::mountpoint;
 use rustix::process::Signal;
 
 use crate::support::{
-    Mounted, Running, can_mount, have_program, import, is_mounted, lazystore, wait_until, write,
+    Mounted, Running, SOON, can_mount, have_program, import, is_mounted, lazystore, wait_until,
+    write,
 };
 
 #[test]
@@ -139,6 +144,26 @@ fn a_dead_mount_is_cleaned_at_the_next_start() {
     fs::read_dir(&path).expect("it is served again");
     running.signal(Signal::TERM);
     assert!(running.wait());
+}
+
+#[test]
+fn a_mount_that_nobody_serves_does_not_seem_alive() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mounted = mountpoint::mount(dir.path(), false).expect("root may mount");
+    let (mountpoint, device, _) = mounted;
+    let probe = mountpoint.probe().expect("the kernel knows that by itself");
+    let (tell, told) = mpsc::channel();
+    let asking = thread::spawn(move || tell.send(probe.ask().is_ok()));
+    let silence = told.recv_timeout(Duration::from_secs(1));
+    assert_eq!(silence, Err(mpsc::RecvTimeoutError::Timeout));
+    // Once nobody can serve it any more, that is said.
+    drop(device);
+    assert_eq!(told.recv_timeout(SOON), Ok(false));
+    asking.join().expect("no panic").expect("somebody listens");
+    mountpoint.detach().expect("root may");
 }
 
 #[test]

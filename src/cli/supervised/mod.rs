@@ -14,7 +14,6 @@ use std::{
 };
 
 use clap::Args;
-use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tracing::{error, info};
 
@@ -164,6 +163,7 @@ pub(super) async fn runtime_runs() -> bool {
 /// What `ask` says, in a thread of its own, as it may never return. There is one at a time.
 #[cfg(feature = "fuse")]
 pub(super) fn asked_by_a_thread(ask: impl Fn() -> bool + Send + Sync + 'static) -> IsAlive {
+    use futures::FutureExt as _;
     let (ask, is_asking) = (Arc::new(ask), Arc::new(AtomicBool::new(false)));
     Box::new(move || {
         let (ask, is_asking) = (ask.clone(), is_asking.clone());

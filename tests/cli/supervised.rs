@@ -88,6 +88,10 @@ fn virtiofs_tells_when_guests_can_come() {
     let guest = UnixStream::connect(&socket).expect("it listens");
     supervisor.wait_for("STATUS=waiting for guests; 1 connected");
     supervisor.wait_for("WATCHDOG=1");
+    // A reload lets go of nobody.
+    virtiofs.signal(Signal::HUP);
+    supervisor.wait_for("RELOADING=1");
+    supervisor.wait_for("READY=1\nSTATUS=waiting for guests; 1 connected");
     drop(guest);
     supervisor.wait_for("STATUS=waiting for guests; 0 connected");
     virtiofs.signal(Signal::TERM);

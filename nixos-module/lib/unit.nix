@@ -45,6 +45,7 @@ rec {
       log-level = service.options.logLevel;
       log-format = service.options.logFormat;
       progress = "never";
+      slow-log = service.options.slowLog;
       metrics = map listenAt service.options.metrics;
     }
     ++ command.flags flags

@@ -21,6 +21,11 @@ in
     example = [ "[::1]:9100" ];
     description = "Where numbers for Prometheus are told, at `/metrics`: `HOST:PORT`, or the path of a unix socket in the folder of `/run` that has the name of the unit. Who can connect there sees how much is read.";
   };
+  slowLog = mkOption {
+    type = types'.secondsBetween 0 86400;
+    default = 1;
+    description = "Operations that take so many seconds or longer are logged, with where the time went; 0 for none.";
+  };
   watchdog = mkOption {
     type = types.nullOr (types.ints.between 5 3600);
     default = 60;

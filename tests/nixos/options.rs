@@ -1,10 +1,12 @@
 //! Every option of the module reaches the program: its configuration file, its command line, or its unit.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 
 use serde_json::Value;
 
 use super::evaluation::{Place, can_evaluate, machine, module, nix, text};
+
+use crate::support::PROGRAM;
 
 mod table;
 
@@ -86,6 +88,58 @@ fn what_an_option_shows_is_not_there_without_it() {
             row.option,
             row.shows
         );
+    }
+}
+
+/// Options of the program that the module has no option for, and why.
+const LEFT_OUT: &[&str] = &[
+    // Where the services of a store are, its cache and how it is read are in the configuration file.
+    "--absent-ttl",
+    "--blob-service-addr",
+    "--cache-dir",
+    "--cache-size",
+    "--directory-service-addr",
+    "--fetch-whole-up-to",
+    "--path-info-service-addr",
+    // Named in the file for each source; for a daemon, `tokenFile`.
+    "--auth-token-file",
+    "--help",
+    "--version",
+];
+
+/// What the program can be told on its command line can be told through the module, now and later.
+#[test]
+fn no_option_of_the_program_is_out_of_reach() {
+    if !can_evaluate() {
+        return;
+    }
+    let shown: BTreeSet<_> = table::all().iter().map(|row| row.shows.to_owned()).collect();
+    let always = Place::new().machine(
+        "daemon.enable = true; binaryCache.enable = true; mounts.m.mountPoint = \"/m\"; virtiofs.v = { };",
+    );
+    for (command, unit) in [
+        ("daemon", "daemon"),
+        ("serve", "binary-cache"),
+        ("mount", "mount-m"),
+        ("virtiofs", "virtiofs-v"),
+    ] {
+        let help = Command::new(PROGRAM).args([command, "--help"]).output().expect("it runs");
+        let help = String::from_utf8(help.stdout).expect("UTF-8");
+        // What an option means is further in.
+        let lines =
+            help.lines().filter(|line| line.starts_with("      --") || line.starts_with("  -"));
+        let options = lines.filter_map(|line| {
+            let words = line.trim_start().split([' ', '=', '[']);
+            words.take(2).find(|word| word.starts_with("--"))
+        });
+        let options: BTreeSet<_> = options.collect();
+        assert!(options.len() > 20, "{help}");
+        let unit = text(&always["units"][format!("lazystore-{unit}.service")]);
+        for option in options.iter().filter(|option| !LEFT_OUT.contains(option)) {
+            let is_reached =
+                unit.contains(option) || shown.iter().any(|shows| shows.contains(option));
+            assert!(is_reached, "{command} {option}: add it to the module, or to LEFT_OUT");
+        }
     }
 }
 

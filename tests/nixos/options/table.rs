@@ -159,6 +159,7 @@ fn service(prefix: &str, unit: &str, beside: &'static str) -> Vec<Row> {
             ("logFormat", r#""json""#, "--log-format=json"),
             ("metrics", r#"[ "[::1]:9100" ]"#, "--metrics=[::1]:9100"),
             ("watchdog", "77", "WatchdogSec=77"),
+            ("slowLog", "7.5", "--slow-log=7.5"),
             ("drain", "77.5", "--drain=77.5"),
             ("openFilesMax", "4321", "LimitNOFILE=4321"),
             ("environment", r#"{ COLOUR = "a b"; }"#, r#"Environment="COLOUR=a b""#),
@@ -241,7 +242,11 @@ fn daemon() -> Vec<Row> {
         row(
             unit,
             r#"daemon.enable = true; daemon.tlsKey = "/s/k";"#,
-            &[("tlsCert", r#""/s/c""#, "LoadCredential=tls-cert:/s/c")],
+            &[(
+                "tlsCert",
+                r#""/s/c""#,
+                "--tls-cert=/run/credentials/lazystore-daemon.service/tls-cert",
+            )],
         ),
         row(
             unit,
@@ -312,7 +317,7 @@ fn binary_cache() -> Vec<Row> {
             &[
                 ("socketActivation", "false", "--listen=[::1]:8080"),
                 ("priority", "11", "--priority=11"),
-                ("signKeyFiles", r#"[ "/s/a" "/s/b" ]"#, "LoadCredential=sign-key-1:/s/b"),
+                ("signKeyFiles", r#"[ "/s/a" "/s/b" ]"#, "--sign-key=/run/credentials/lazystore-binary-cache.service/sign-key-1"),
                 ("logDir", r#""/s/logs""#, "--log-dir=/s/logs"),
                 ("allowUpload", "true", "--allow-upload"),
                 ("uploadSizeMax", r#""9G""#, "--upload-size-max=9G"),

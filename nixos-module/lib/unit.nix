@@ -96,6 +96,8 @@ rec {
       ++ optional service.resolved.readsDaemon daemonUnit;
     inherit (service.options) environment;
     reloadTriggers = [ service.configFile ];
+    # A cache that is in use cannot be moved or resized.
+    restartTriggers = lib.mapAttrsToList (name: cache: "${service.resolved.cacheDirs.${name}} ${toString cache.size}") service.resolved.ownCaches;
   };
   daemonUnit = if cfg.daemon.socketActivation then "lazystore-daemon.socket" else "lazystore-daemon.service";
 

@@ -200,3 +200,31 @@ fn secrets_go_to_those_who_need_them_alone() {
     // What people read has them where they are.
     assert!(text(&machine["people"]).contains(r#"token-file = "/s/a""#));
 }
+
+/// What a reload can take up reloads; a cache that is in use cannot be moved or resized.
+#[test]
+fn a_change_of_the_configuration_reloads_and_one_of_a_cache_restarts() {
+    if !can_evaluate() {
+        return;
+    }
+    let machine = |size: &str, timeout: u32| {
+        Place::new().machine(&format!(
+            "sources.x = {{ address = \"grpc+https://h:1\"; timeout = {timeout}; }};
+             caches.c.size = \"{size}\"; mounts.m.mountPoint = \"/mnt\";"
+        ))
+    };
+    let (a, b, c) = (machine("1G", 5), machine("1G", 6), machine("2G", 5));
+    let unit = "lazystore-mount-m";
+    let file = text(&a["reload"][unit][0]);
+    assert!(file.ends_with("/lazystore-mount-m.toml"), "{file}");
+    assert_ne!(a["files"][unit]["text"], b["files"][unit]["text"]);
+    assert_eq!(a["restart"][unit], b["restart"][unit]);
+    assert_ne!(a["restart"][unit], c["restart"][unit]);
+    // Nothing else of the unit changes with either.
+    let service = |machine: &serde_json::Value| machine["units"][format!("{unit}.service")].clone();
+    let root = |machine: &serde_json::Value| {
+        text(&machine["reload"][unit][0]).replace("/lazystore-mount-m.toml", "")
+    };
+    let plain = |machine: &serde_json::Value| text(&service(machine)).replace(&root(machine), "");
+    assert!(plain(&a) == plain(&b) && plain(&a) == plain(&c));
+}

@@ -32,6 +32,7 @@ let
         ports = config.networking.firewall.allowedTCPPorts;
         kernelModules = { stage2 = config.boot.kernelModules; initrd = config.boot.initrd.kernelModules; };
         reload = lib.mapAttrs (_: one: map (file: file.outPath) one.reloadTriggers) config.systemd.services;
+        restart = lib.mapAttrs (_: one: one.restartTriggers) config.systemd.services;
         keptRunning = lib.attrNames (lib.filterAttrs (_: one: !one.restartIfChanged) config.systemd.services);
       };
     in

@@ -35,7 +35,7 @@ fn rows(prefix: &str, place: &str, beside: &'static str, cells: &[Cells]) -> Vec
 
 /// All rows.
 pub fn all() -> Vec<Row> {
-    [sources(), stores(), daemon(), binary_cache(), mounts(), virtiofs()]
+    [sources(), caches(), stores(), daemon(), binary_cache(), mounts(), virtiofs()]
         .into_iter()
         .flatten()
         .collect()
@@ -99,19 +99,23 @@ fn sources() -> Vec<Row> {
                 r#"options = { allow_http = true, region = "eu" }"#,
             )],
         ),
-        rows(
-            "caches.<name>.",
-            file,
-            "",
-            &[
-                ("dir", r#""/srv/cache""#, r#"dir = "/srv/cache""#),
-                ("size", r#""77MiB""#, r#"size = "77MiB""#),
-            ],
-        ),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn caches() -> Vec<Row> {
+    let file = "files/lazystore-mount-m/text";
+    rows(
+        "caches.<name>.",
+        file,
+        "",
+        &[
+            ("dir", r#""/srv/cache""#, r#"dir = "/srv/cache""#),
+            ("size", r#""77MiB""#, r#"size = "77MiB""#),
+        ],
+    )
 }
 
 fn stores() -> Vec<Row> {
@@ -216,6 +220,39 @@ fn listen(prefix: &str, socket: &str, beside: &'static str) -> Vec<Row> {
     )
 }
 
+fn daemon_tls(unit: &str) -> Vec<Row> {
+    let row = |beside, cells: &[Cells]| rows("daemon.", unit, beside, cells);
+    [
+        row(
+            r#"daemon.enable = true; daemon.tlsKey = "/s/k";"#,
+            &[(
+                "tlsCert",
+                r#""/s/c""#,
+                "--tls-cert=/run/credentials/lazystore-daemon.service/tls-cert",
+            )],
+        ),
+        row(
+            r#"daemon.enable = true; daemon.tlsCert = "/s/c";"#,
+            &[(
+                "tlsKey",
+                r#""/s/k""#,
+                "--tls-key=/run/credentials/lazystore-daemon.service/tls-key",
+            )],
+        ),
+        row(
+            r#"daemon.enable = true; daemon.tlsCert = "/s/c"; daemon.tlsKey = "/s/k";"#,
+            &[(
+                "tlsClientCa",
+                r#""/s/ca""#,
+                "--tls-client-ca=/run/credentials/lazystore-daemon.service/tls-client-ca",
+            )],
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 fn daemon() -> Vec<Row> {
     let (unit, on) = ("units/lazystore-daemon.service", "daemon.enable = true;");
     let row = |place, beside, cells: &[Cells]| rows("daemon.", place, beside, cells);
@@ -239,33 +276,7 @@ fn daemon() -> Vec<Row> {
             &[("openFirewall", "true", "[8099]")],
         ),
         row("files/lazystore-daemon/text", on, &[("loadCredentials", "false", r#""/s/token""#)]),
-        row(
-            unit,
-            r#"daemon.enable = true; daemon.tlsKey = "/s/k";"#,
-            &[(
-                "tlsCert",
-                r#""/s/c""#,
-                "--tls-cert=/run/credentials/lazystore-daemon.service/tls-cert",
-            )],
-        ),
-        row(
-            unit,
-            r#"daemon.enable = true; daemon.tlsCert = "/s/c";"#,
-            &[(
-                "tlsKey",
-                r#""/s/k""#,
-                "--tls-key=/run/credentials/lazystore-daemon.service/tls-key",
-            )],
-        ),
-        row(
-            unit,
-            r#"daemon.enable = true; daemon.tlsCert = "/s/c"; daemon.tlsKey = "/s/k";"#,
-            &[(
-                "tlsClientCa",
-                r#""/s/ca""#,
-                "--tls-client-ca=/run/credentials/lazystore-daemon.service/tls-client-ca",
-            )],
-        ),
+        daemon_tls(unit),
         row(
             unit,
             on,
@@ -341,7 +352,6 @@ fn binary_cache() -> Vec<Row> {
 fn mounts() -> Vec<Row> {
     let (prefix, unit) = ("mounts.<name>.", "units/lazystore-mount-m.service");
     let row = |place, beside, cells: &[Cells]| rows(prefix, place, beside, cells);
-    let overlay = "units/nix-store.mount";
     [
         service(prefix, unit, ""),
         view(prefix, unit),
@@ -362,6 +372,17 @@ fn mounts() -> Vec<Row> {
                 ("loadCredentials", "true", "LoadCredential=source-x-token-file:/s/token"),
             ],
         ),
+        overlays(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn overlays() -> Vec<Row> {
+    let row = |place, beside, cells: &[Cells]| rows("mounts.<name>.", place, beside, cells);
+    let overlay = "units/nix-store.mount";
+    [
         row(
             overlay,
             "",

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{have, have_program};
+use crate::{
+    kernel::Kernel,
+    support::{have, have_program},
+};
 
 /// How long a guest may take, from switching on to switching off. Everything in it is emulated.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -27,64 +30,41 @@ const MODULES: &[&str] = &[
     "fs/fuse/virtiofs.ko",
 ];
 
-/// What a guest boots from.
-struct Kernel {
-    image: PathBuf,
-    modules: PathBuf,
-}
-
-/// Whether guests can be had. `.ci/run` unpacks a kernel into `target/guest-kernel`; an installed one will do, too.
+/// Whether guests can be had.
 pub fn can_boot() -> bool {
-    have("a kernel for guests (linux-image-cloud-amd64)", Kernel::find().is_some())
+    have("a kernel for guests (linux-image-cloud-amd64)", Kernel::find(MODULES).is_some())
         && have_program("qemu-system-x86_64")
         && have_program("busybox")
         && have_program("cpio")
         && have_program("gzip")
 }
 
-impl Kernel {
-    fn find() -> Option<Self> {
-        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest-kernel");
-        [unpacked.as_path(), Path::new("/")].into_iter().find_map(Self::find_in)
+/// An initramfs that mounts the tag `store` on `/mnt` and runs `script` there.
+fn initramfs(kernel: &Kernel, folder: &Path, script: &str) -> PathBuf {
+    let root = folder.join("root");
+    for directory in ["bin", "dev", "etc", "lib", "mnt", "proc", "sys", "tmp"] {
+        fs::create_dir_all(root.join(directory)).expect("a folder can be made");
     }
-
-    fn find_in(root: &Path) -> Option<Self> {
-        fs::read_dir(root.join("boot")).ok()?.flatten().find_map(|file| {
-            let name = file.file_name().into_string().ok()?;
-            let version = name.strip_prefix("vmlinuz-")?;
-            let modules = root.join("lib/modules").join(version).join("kernel");
-            let all = MODULES.iter().all(|module| modules.join(module).is_file());
-            all.then(|| Kernel { image: file.path(), modules })
-        })
+    fs::copy(find_program("busybox"), root.join("bin/busybox")).expect("it can be copied");
+    let _ = symlink("busybox", root.join("bin/sh"));
+    let mut init = String::from(
+        "#!/bin/sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\n\
+         mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs devtmpfs /dev\n",
+    );
+    for module in MODULES {
+        let name = Path::new(module).file_name().expect("a file");
+        fs::copy(kernel.modules.join(module), root.join("lib").join(name)).expect("a copy");
+        init += &format!("insmod /lib/{}\n", name.display());
     }
-
-    /// An initramfs that mounts the tag `store` on `/mnt` and runs `script` there.
-    fn initramfs(&self, folder: &Path, script: &str) -> PathBuf {
-        let root = folder.join("root");
-        for directory in ["bin", "dev", "etc", "lib", "mnt", "proc", "sys", "tmp"] {
-            fs::create_dir_all(root.join(directory)).expect("a folder can be made");
-        }
-        fs::copy(find_program("busybox"), root.join("bin/busybox")).expect("it can be copied");
-        let _ = symlink("busybox", root.join("bin/sh"));
-        let mut init = String::from(
-            "#!/bin/sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\n\
-             mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs devtmpfs /dev\n",
-        );
-        for module in MODULES {
-            let name = Path::new(module).file_name().expect("a file");
-            fs::copy(self.modules.join(module), root.join("lib").join(name)).expect("a copy");
-            init += &format!("insmod /lib/{}\n", name.display());
-        }
-        init += "mount -t virtiofs store /mnt && echo MOUNTED\ncd /mnt\n. /script\n\
-                 cd /\nsync\necho DONE\npoweroff -f\n";
-        fs::write(root.join("init"), init).expect("it can be written");
-        fs::write(root.join("script"), script).expect("it can be written");
-        let image = folder.join("initramfs.gz");
-        let pack = "chmod 755 init && find . | cpio -o -H newc --quiet | gzip -1 >../initramfs.gz";
-        let packed = Command::new("sh").args(["-c", pack]).current_dir(&root).status();
-        assert!(packed.expect("a shell").success(), "the initramfs is packed");
-        image
-    }
+    init += "mount -t virtiofs store /mnt && echo MOUNTED\ncd /mnt\n. /script\n\
+             cd /\nsync\necho DONE\npoweroff -f\n";
+    fs::write(root.join("init"), init).expect("it can be written");
+    fs::write(root.join("script"), script).expect("it can be written");
+    let image = folder.join("initramfs.gz");
+    let pack = "chmod 755 init && find . | cpio -o -H newc --quiet | gzip -1 >../initramfs.gz";
+    let packed = Command::new("sh").args(["-c", pack]).current_dir(&root).status();
+    assert!(packed.expect("a shell").success(), "the initramfs is packed");
+    image
 }
 
 fn find_program(name: &str) -> PathBuf {
@@ -104,9 +84,9 @@ pub struct Machine {
 impl Machine {
     /// Boots, mounts what is served at `socket`, and runs `script`, for busybox's shell, in the root of the mount.
     pub fn boot(socket: &Path, queues: usize, script: &str) -> Self {
-        let kernel = Kernel::find().expect("can_boot() was asked");
+        let kernel = Kernel::find(MODULES).expect("can_boot() was asked");
         let folder = tempfile::tempdir().expect("a folder");
-        let initramfs = kernel.initramfs(folder.path(), script);
+        let initramfs = initramfs(&kernel, folder.path(), script);
         let mut child = Command::new("qemu-system-x86_64")
             .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "256"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])

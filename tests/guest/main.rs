@@ -1,5 +1,7 @@
 //! Guests: real ones, and frontends that play one.
 
+#[path = "../support/kernel.rs"]
+mod kernel;
 #[path = "../support/mod.rs"]
 mod support;
 

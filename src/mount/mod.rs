@@ -23,6 +23,7 @@ mod greeting;
 mod measured;
 #[cfg(feature = "fuse")]
 pub mod mountpoint;
+mod outcome;
 mod page;
 #[cfg(feature = "fuse")]
 pub mod session;

@@ -21,6 +21,7 @@ use super::{
     by_chunks::read_chunks,
     flight::Progress,
     lent::Loans,
+    pieces::{counted, cut, step},
     read_ahead::Latency,
     warn_near,
 };
@@ -36,9 +37,7 @@ use crate::{
     },
     service::{
         Error, Result,
-        blob::{
-            BLOB_PIECE_LEN_MAX, BlobService, BlobStream, Proven, ProvenStream, pieces_of, read_all,
-        },
+        blob::{BlobService, BlobStream, Proven, pieces_of, read_all},
         local::LocalStore,
         sharded_lru::ShardedLru,
         single_flight::SingleFlight,
@@ -489,36 +488,4 @@ pub(super) async fn asking_others<T, F: Future<Output = Result<T>>>(
         }
     }
     ask().await
-}
-
-/// What is fetched for a reader, and not kept.
-fn counted(pieces: BlobStream) -> BlobStream {
-    let count = |piece: &Result<Bytes>| {
-        Reason::Read.fetched(piece.as_ref().map_or(0, Bytes::len) as u64);
-    };
-    pieces.inspect(count).boxed()
-}
-
-/// The next part of a range to be read.
-fn step(range: &Range<u64>) -> Range<u64> {
-    range.start..range.end.min(range.start + BLOB_PIECE_LEN_MAX as u64)
-}
-
-/// Of whole groups that touch `range`, what lies in it.
-fn cut(size: u64, range: Range<u64>, pieces: ProvenStream) -> BlobStream {
-    let tree = Tree::new(size);
-    let mut at = tree.bytes_of(&tree.groups_of(&range)).start;
-    let cut = pieces.map(move |piece| {
-        let mut data = piece?.data;
-        let place = at..at + data.len() as u64;
-        at = place.end;
-        data.truncate((range.end.clamp(place.start, place.end) - place.start) as usize);
-        let from = range.start.clamp(place.start, place.end) - place.start;
-        Ok(data.split_off(data.len().min(from as usize)))
-    });
-    let is_something = |piece: &Result<Bytes>| {
-        let keep = piece.as_ref().map_or(true, |piece| !piece.is_empty());
-        futures::future::ready(keep)
-    };
-    cut.filter(is_something).boxed()
 }

@@ -5,6 +5,7 @@ mod by_chunks;
 mod fetch;
 mod flight;
 mod lent;
+mod pieces;
 mod read_ahead;
 #[cfg(test)]
 mod tests;

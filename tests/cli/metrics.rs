@@ -12,7 +12,7 @@ use lazystore::observe::{Kind, Role, names};
 use crate::{
     commands::failed,
     scrape::{Families, address, ask, scrape},
-    support::{Running, can_mount, import, lazystore, run, write},
+    support::{Running, can_mount, import, lazystore, run, wait_until, write},
 };
 
 #[test]
@@ -225,4 +225,45 @@ fn programs_see_the_names_of_events_and_people_do_not() {
         (&line["fields"]["event"], &line["fields"]["files"]),
         (&"imported".into(), &1.into())
     );
+}
+
+#[test]
+fn a_daemon_counts_calls_by_how_they_ended_under_one_name_for_both_dialects() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, file) = (folder.path().join("store"), folder.path().join("file"));
+    write(&file, "contents", 0o644);
+    let name = import(&store, &file);
+    let mut daemon = lazystore(&store);
+    daemon.args(["daemon", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+    let mut daemon = Running::start(&mut daemon);
+    let metrics = address(&mut daemon);
+    let line = daemon.wait_for_line("listening");
+    let listening = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
+    let listening = listening.expect("it is told").trim_matches('"').to_owned();
+    for dialect in ["tvix", "snix"] {
+        let far = format!("grpc+http://{listening}?dialect={dialect}");
+        let ask = |command: &str, path: &str| {
+            let mut ask = lazystore(Path::new("/nonexistent"));
+            ask.env("LAZYSTORE_STORE", &far).args([command, path]).output().expect("it runs")
+        };
+        assert_eq!(ask("cat", &format!("/nix/store/{name}")).stdout, b"contents");
+        failed(&ask("path-info", &format!("/nix/store/{}-absent", "0".repeat(32))), 3);
+    }
+    // The daemon may be done a little later than its clients.
+    let under_way = || scrape(&metrics).sum("lazystore_grpc_requests_in_flight", &[]);
+    wait_until("all are over", || under_way() == 0.0);
+    let count = |method, code| {
+        let families = scrape(&metrics);
+        let all =
+            [("service", "tvix.store.v1.PathInfoService"), ("method", method), ("code", code)];
+        families.sum("lazystore_grpc_requests_total", &all)
+    };
+    assert_eq!((count("Get", "Ok"), count("Get", "NotFound")), (2.0, 2.0));
+    let families = scrape(&metrics);
+    let get = [("service", "tvix.store.v1.PathInfoService"), ("method", "Get")];
+    assert_eq!(families.sum("lazystore_grpc_request_seconds", &get), 4.0);
+    let read = [("service", "tvix.castore.v1.BlobService"), ("method", "Read"), ("code", "Ok")];
+    assert_eq!(families.sum("lazystore_grpc_requests_total", &read), 2.0);
+    let asked = [("backend", "local"), ("service", "path_info"), ("operation", "get")];
+    assert_eq!(families.sum("lazystore_service_absent_total", &asked), 2.0);
 }

@@ -1,5 +1,5 @@
 # The program, from the tree that this file is in: `pkgs.callPackage ./nixos-module/package.nix { }`.
-{ lib, rustPlatform }:
+{ lib, stdenv, rustPlatform, installShellFiles }:
 let
   manifest = lib.importTOML ../Cargo.toml;
 in
@@ -18,6 +18,8 @@ rustPlatform.buildRustPackage {
       ../build.rs
       ../protos
       ../src
+      # The manifest names tests.
+      ../tests
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;
@@ -25,6 +27,16 @@ rustPlatform.buildRustPackage {
   # SQLite, zstd and lzma are compiled in, and protobuf is translated in Rust: a C compiler is all that is needed besides.
   # The tests mount, and need the network of the machine: `cargo nextest run` runs them, not the sandbox.
   doCheck = false;
+
+  # They come from the program itself, which has to run on the machine that builds.
+  nativeBuildInputs = [ installShellFiles ];
+  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    for shell in bash fish zsh; do
+      installShellCompletion --cmd lazystore --$shell <($out/bin/lazystore completions $shell)
+    done
+    $out/bin/lazystore man --dir man
+    installManPage man/*
+  '';
 
   meta = {
     inherit (manifest.package) description;

@@ -11,6 +11,7 @@ mod generated;
 mod initrd;
 mod machines;
 mod options;
+mod package;
 mod refusals;
 mod running;
 mod units;

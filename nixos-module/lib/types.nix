@@ -1,7 +1,8 @@
 # Types whose description says what a value has to look like: it is what an evaluation that fails prints.
 { lib }:
 let
-  inherit (lib) isFloat isInt isString mergeEqualOption mkOptionType;
+  inherit (builtins) isFloat isInt isString;
+  inherit (lib) mergeEqualOption mkOptionType;
   checked = name: description: check: mkOptionType {
     inherit name description check;
     merge = mergeEqualOption;

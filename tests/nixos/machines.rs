@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::evaluation::{can_evaluate, module, nix, text};
+use super::evaluation::{Place, can_evaluate, module, nix, text};
 use crate::support::have_program;
 
 /// Reads a script, and prints the names of machines that it speaks to.
@@ -59,5 +59,27 @@ fn machines_can_be_evaluated_and_their_scripts_compiled() {
                 assert!(units.contains(word), "{name}: there is no {word}");
             }
         }
+    }
+}
+
+/// What `docs/nixos.md` shows is what works.
+#[test]
+fn the_examples_of_the_documents_can_be_evaluated() {
+    if !can_evaluate() {
+        return;
+    }
+    let document = std::fs::read_to_string(module().join("../docs/nixos.md")).expect("it is there");
+    let examples: Vec<_> = document.split("```nix\n").skip(1).collect();
+    assert!(examples.len() >= 4, "{}", examples.len());
+    for example in examples {
+        let example = example.split("```").next().expect("one at least").trim();
+        let example = example.replace("imports = [ ./lazystore/nixos-module ];", "");
+        // Lines of a module, or a whole one.
+        let example = if example.starts_with('{') { example } else { format!("{{ {example} }}") };
+        // An overlay is put on a mount of a source that other examples name.
+        let source =
+            "{ services.lazystore.sources = s.lib.mkDefault { team.address = \"memory:\"; }; }";
+        let machine = Place::new().evaluate(&format!("s.machine [ ({example}) {source} ]"));
+        assert!(!machine["units"].as_object().expect("a set").is_empty(), "{example}");
     }
 }

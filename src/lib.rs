@@ -8,7 +8,7 @@
 //! command line. `docs/architecture.md` shows how they depend on each other, and a test holds them to it.
 //!
 //! Features leave parts out: `fuse` is [`mount`] with the kernel's device, `virtiofs` the same for guests, `cloud` object
-//! stores and Bigtable. All are on by default; an address or a subcommand that a build lacks says so.
+//! stores and Bigtable, `otlp` traces and metrics for a collector. All are on by default; an address or a subcommand that a build lacks says so.
 
 pub mod access;
 pub mod audit;

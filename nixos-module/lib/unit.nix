@@ -46,6 +46,7 @@ rec {
       log-format = service.options.logFormat;
       progress = "never";
       slow-log = service.options.slowLog;
+      otlp-endpoint = service.options.otlpEndpoint;
       metrics = map listenAt service.options.metrics;
     }
     ++ command.flags flags

@@ -21,6 +21,7 @@ in
     example = [ "[::1]:9100" ];
     description = "Where numbers for Prometheus are told, at `/metrics`: `HOST:PORT`, or the path of a unix socket in the folder of `/run` that has the name of the unit. Who can connect there sees how much is read.";
   };
+  otlpEndpoint = optional (types.strMatching "https?://[^/?#@[:space:]]+") "The OpenTelemetry collector that is sent traces and metrics, by OTLP over gRPC: `http://HOST:PORT` or `https://HOST:PORT`. Without it nothing is sent, unless `environment` says so.";
   slowLog = mkOption {
     type = types'.secondsBetween 0 86400;
     default = 1;

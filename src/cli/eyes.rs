@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::runtime::Handle;
 use tracing::{error, info};
 
-use super::listen;
+use super::{listen, otlp::Otlp};
 use crate::{
     observe::{self, Role, event, slow, timing},
     serve::{Listener, Running, metrics},
@@ -29,29 +29,46 @@ pub(super) struct EyesOptions {
     #[arg(long, value_name = "SECONDS", default_value = SLOW_DEFAULT, env = "LAZYSTORE_SLOW_LOG",
           value_parser = super::options::seconds)]
     slow_log: Duration,
+
+    /// Send traces and metrics to the OpenTelemetry collector at this address, http(s)://host:port, by OTLP over gRPC
+    /// (docs/tracing.md) [env: OTEL_EXPORTER_OTLP_ENDPOINT, and the other standard variables]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
-/// Where numbers are told, bound but not served yet.
-pub(super) struct Eyes(Vec<(String, Listener)>);
+/// Where numbers and spans go, bound but not begun yet.
+pub(super) struct Eyes {
+    listeners: Vec<(String, Listener)>,
+    otlp: Otlp,
+    role: Role,
+}
 
 impl EyesOptions {
     /// Begins to count, and binds the addresses: before anything else, so that what is wrong with them is told first.
     pub(super) fn open(&self, role: Role) -> anyhow::Result<Eyes> {
         observe::begin(role);
         slow::set_bound(self.slow_log);
-        if !self.metrics.is_empty() || !self.slow_log.is_zero() {
+        let otlp = Otlp::new(self.otlp_endpoint.as_deref())?;
+        if !self.metrics.is_empty() || !self.slow_log.is_zero() || otlp.is_wanted() {
             timing::switch_on();
         }
         let addresses = self.metrics.iter().filter(|address| !address.is_empty());
         let bound = addresses.map(|address| listen::bind(address)).collect::<Result<_, _>>();
-        Ok(Eyes(bound.context("cannot tell metrics: choose another address for --metrics")?))
+        let listeners =
+            bound.context("cannot tell metrics: choose another address for --metrics")?;
+        Ok(Eyes { listeners, otlp, role })
     }
 }
 
 impl Eyes {
     /// Tells from now on, for as long as the process lives.
     pub(super) fn start(self, runtime: &Handle) {
-        for (address, listener) in self.0 {
+        let _context = runtime.enter();
+        // Nobody should lack a store because a collector cannot be reached.
+        if let Err(error) = self.otlp.begin(self.role) {
+            error!(event = event::OTLP_FAILED, %error, "sends neither traces nor metrics");
+        }
+        for (address, listener) in self.listeners {
             info!(event = event::METRICS, %address, "telling metrics");
             runtime.spawn(async move {
                 if let Err(error) = metrics::serve(listener, Running::new(Duration::ZERO)).await {

@@ -25,6 +25,8 @@ mod man;
 mod mount;
 mod nar;
 mod options;
+#[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
+mod otlp;
 mod path_info;
 mod progress;
 mod registration;
@@ -185,6 +187,7 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
         #[cfg(feature = "fuse")]
         Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
     };
+    otlp::end();
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result
 }

@@ -25,7 +25,7 @@ use super::{
     wire::{self, Reply, Request, TooShort, fopen, op},
 };
 use crate::{
-    observe::{event, spent, tally::Source},
+    observe::{Span, event, span, spent, tally::Source},
     vfs::{Answer, Attributes, Error, Ino, Vfs},
 };
 
@@ -208,10 +208,16 @@ impl Fuse {
         let reply = async move {
             match answer.await {
                 Ok(value) => write(value).finish(unique),
-                Err(error) => error_message(unique, errno(what, &error)),
+                Err(error) => {
+                    if !matches!(error, Error::NotFound) {
+                        span::fail(&error);
+                    }
+                    error_message(unique, errno(what, &error))
+                }
             }
         };
-        Ok(match Answer::of(spent::watch(reply)) {
+        let span = Span::request(what, subject.numbers());
+        Ok(match Answer::of(spent::watch(span.around(reply))) {
             Answer::Now((message, _)) => Outcome::Reply(message),
             Answer::Later(reply) => {
                 Outcome::Later { unique, reply: timer.watch(self.vfs.clone(), subject, reply) }

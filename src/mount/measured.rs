@@ -117,6 +117,14 @@ impl Subject {
     pub(super) fn of(ino: Ino) -> Self {
         Subject { ino, name: None, range: None }
     }
+
+    /// What a trace tells of it.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let range = self
+            .range
+            .map(|(offset, len)| [("lazystore.offset", offset), ("lazystore.len", len as u64)]);
+        [("lazystore.inode", self.ino.raw())].into_iter().chain(range.into_iter().flatten())
+    }
 }
 
 impl Timer {

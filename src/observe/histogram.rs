@@ -97,6 +97,11 @@ impl Snapshot {
         }
     }
 
+    /// How many there were between each bound and the one before it, and, last, above all of them.
+    pub fn places(&self) -> &[u64] {
+        &self.places
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.places.iter().sum()

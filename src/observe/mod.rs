@@ -1,4 +1,4 @@
-//! What happens, told: logs, and the numbers of `--metrics`.
+//! What happens, told: logs, the numbers of `--metrics`, and spans.
 //!
 //! What is counted is counted for the whole process, as what is logged is: there is one set of counters, and any room
 //! may add to it. Counting takes no lock. The names of all metrics stand in [`names`], those of events in [`event`], and
@@ -15,10 +15,14 @@ pub mod journal;
 pub mod log;
 mod metric;
 pub mod names;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod process;
 mod rate;
 mod scrape;
 pub mod slow;
+#[cfg_attr(not(feature = "otlp"), path = "no_span.rs")]
+pub mod span;
 pub mod spent;
 pub mod tally;
 pub mod timing;
@@ -29,3 +33,4 @@ pub use metric::{Kind, Metric, Role};
 pub use process::begin;
 pub use rate::Rate;
 pub use scrape::{Scrape, register, scrape};
+pub use span::Span;

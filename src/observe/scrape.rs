@@ -22,6 +22,13 @@ pub fn register(collector: impl Fn(&mut Scrape) -> bool + Send + Sync + 'static)
     COLLECTORS.lock().push(Box::new(collector));
 }
 
+/// The metrics that this command has.
+pub(super) fn metrics_of_role() -> impl Iterator<Item = &'static Metric> {
+    let role = role();
+    let all = names::ALL.iter().copied();
+    all.filter(move |metric| role.is_none_or(|role| metric.roles.contains(&role)))
+}
+
 /// Asks everybody for their numbers.
 pub fn scrape() -> Scrape {
     let mut scrape = Scrape::default();
@@ -32,11 +39,14 @@ pub fn scrape() -> Scrape {
     scrape
 }
 
+/// The name of a metric, and the values of its labels.
+type Series = (&'static str, Vec<String>);
+
 /// The numbers of all metrics at one moment. What is told twice under the same labels is summed up.
 #[derive(Debug, Default)]
 pub struct Scrape {
-    numbers: BTreeMap<(&'static str, String), f64>,
-    histograms: BTreeMap<(&'static str, String), Snapshot>,
+    numbers: BTreeMap<Series, f64>,
+    histograms: BTreeMap<Series, Snapshot>,
 }
 
 impl Scrape {
@@ -48,19 +58,29 @@ impl Scrape {
     /// A number.
     pub fn number(&mut self, metric: &'static Metric, labels: &[&str], value: f64) {
         debug_assert_ne!(metric.kind, Kind::Histogram, "{}", metric.name);
-        *self.numbers.entry((metric.name, written(metric, labels))).or_default() += value;
+        *self.numbers.entry(series(metric, labels)).or_default() += value;
     }
 
     /// Durations.
     pub fn durations(&mut self, metric: &'static Metric, labels: &[&str], value: &Snapshot) {
         debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
-        self.histograms.entry((metric.name, written(metric, labels))).or_default().add(value);
+        self.histograms.entry(series(metric, labels)).or_default().add(value);
+    }
+
+    /// What was told of a metric: the values of its labels, and a number.
+    pub fn numbers_of(&self, metric: &Metric) -> impl Iterator<Item = (&[String], f64)> {
+        of(&self.numbers, metric).map(|(labels, value)| (labels, *value))
+    }
+
+    /// What was told of a metric that is a histogram.
+    pub fn durations_of(&self, metric: &Metric) -> impl Iterator<Item = (&[String], &Snapshot)> {
+        of(&self.histograms, metric)
     }
 
     /// As Prometheus reads it: all metrics that this command has, also those of which there is nothing yet.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(16 << 10);
-        for metric in names::ALL.iter().filter(|m| role().is_none_or(|r| m.roles.contains(&r))) {
+        for metric in metrics_of_role() {
             // Writing to a string cannot fail.
             let _ = self.family(&mut text, metric);
         }
@@ -70,16 +90,14 @@ impl Scrape {
     fn family(&self, text: &mut String, metric: &Metric) -> std::fmt::Result {
         let Metric { name, help, kind, .. } = metric;
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name())?;
-        let all = (*name, String::new())..;
-        for ((_, labels), value) in
-            self.numbers.range(all.clone()).take_while(|(k, _)| k.0 == *name)
-        {
-            match labels.as_str() {
+        for (labels, value) in self.numbers_of(metric) {
+            match written(metric, labels).as_str() {
                 "" => writeln!(text, "{name} {value}")?,
                 labels => writeln!(text, "{name}{{{labels}}} {value}")?,
             }
         }
-        for ((_, labels), value) in self.histograms.range(all).take_while(|(k, _)| k.0 == *name) {
+        for (labels, value) in self.durations_of(metric) {
+            let labels = written(metric, labels);
             let comma = if labels.is_empty() { "" } else { "," };
             for (bound, count) in value.up_to() {
                 writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}")?;
@@ -93,9 +111,22 @@ impl Scrape {
     }
 }
 
+fn series(metric: &'static Metric, labels: &[&str]) -> Series {
+    debug_assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
+    (metric.name, labels.iter().map(|label| (*label).to_owned()).collect())
+}
+
+fn of<'a, T>(
+    all: &'a BTreeMap<Series, T>,
+    metric: &Metric,
+) -> impl Iterator<Item = (&'a [String], &'a T)> {
+    let name = metric.name;
+    let from = all.range((name, Vec::new())..);
+    from.take_while(move |(series, _)| series.0 == name).map(|((_, labels), t)| (&labels[..], t))
+}
+
 /// Labels as they stand between braces.
-fn written(metric: &Metric, values: &[&str]) -> String {
-    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+fn written(metric: &Metric, values: &[String]) -> String {
     let mut text = String::new();
     for (label, value) in metric.labels.iter().zip(values) {
         if !text.is_empty() {

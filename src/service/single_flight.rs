@@ -9,6 +9,7 @@ use futures::{
 use parking_lot::Mutex;
 
 use super::Result;
+use crate::observe::span::carried;
 
 /// Joins callers with equal keys onto one running future.
 ///
@@ -45,7 +46,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SingleFlight<K, V> {
             let mut flights = self.flights.lock();
             let flight = flights
                 .entry(key.clone())
-                .or_insert_with(|| Flight { work: start().boxed().shared(), aboard: 0 });
+                .or_insert_with(|| Flight { work: carried(start()).boxed().shared(), aboard: 0 });
             flight.aboard += 1;
             flight.work.clone()
         };

@@ -9,6 +9,7 @@ use super::catcher::Catcher;
 use crate::{
     castore::Node,
     nix::{ContentClaim, NarHash},
+    observe::span::carried,
     service::{Error, Result},
 };
 
@@ -72,14 +73,14 @@ impl Flights {
         arriving.insert(cargo, flight.clone());
         let work = start(catcher.clone());
         let landing = Landing { flights: self.clone(), cargo, catcher };
-        tokio::spawn(async move {
+        tokio::spawn(carried(async move {
             let outcome = match landing.flights.room.acquire().await {
                 Ok(_room) => work.await,
                 Err(closed) => Err(Error::unavailable("the archive", closed)),
             };
             drop(landing);
             tell.send_replace(Some(outcome));
-        });
+        }));
         flight
     }
 }

@@ -42,3 +42,10 @@ fn a_subcommand_names_the_feature_that_it_needs() {
     let (lacks, said) = says_that_it_lacks("virtiofs", &virtiofs);
     assert_eq!(lacks, cfg!(not(feature = "virtiofs")), "{said}");
 }
+
+#[test]
+fn an_option_names_the_feature_that_it_needs() {
+    let daemon = ["daemon", "--listen=127.0.0.1:0", "--otlp-endpoint", "no address"];
+    let (lacks, said) = says_that_it_lacks("otlp", &daemon);
+    assert_eq!(lacks, cfg!(not(feature = "otlp")), "{said}");
+}

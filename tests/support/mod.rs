@@ -69,6 +69,7 @@ pub fn lazystore(store_dir: &Path) -> Command {
         "DIRECTORY_SERVICE_ADDR",
         "PATH_INFO_SERVICE_ADDR",
         "RUST_LOG",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     ] {
         command.env_remove(variable);
     }

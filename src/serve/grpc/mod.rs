@@ -14,6 +14,7 @@ mod measured;
 mod path_infos;
 mod ranges;
 mod tls;
+mod traced;
 mod upload;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
@@ -53,6 +54,7 @@ use authority::AuthorityFilter;
 use dialect::{DialectLayer, SERVICES};
 use measured::MeasuredLayer;
 pub use tls::{ServerTls, TlsError, TlsFiles};
+use traced::TraceLayer;
 
 /// How many calls of one connection are worked on at the same time.
 const CONNECTION_STREAMS_MAX: u32 = 256;
@@ -116,6 +118,7 @@ pub async fn serve_with(
         .layer(DialectLayer)
         .layer(MeasuredLayer)
         .layer(AccessLayer(options.access))
+        .layer(TraceLayer)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

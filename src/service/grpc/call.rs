@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     castore::Digest,
+    observe::span::carried,
     service::{Error, Result, patience::Patience},
 };
 
@@ -157,7 +158,8 @@ impl GrpcChannel {
         let mut request = Request::new(ReceiverStream::new(receiver));
         let cancel = Some(request.cancellation_handle());
         let channel = self.clone();
-        let answer = tokio::spawn(async move { channel.send(method, target, request).await });
+        let answer =
+            tokio::spawn(carried(async move { channel.send(method, target, request).await }));
         Ok(Upload {
             channel: self.clone(),
             method,

@@ -1,4 +1,5 @@
-//! Answers on their way in: their bytes are counted, and what the library below cannot bear is taken out.
+//! Calls on their way out, and answers on their way in: a call is a span, as long as its answer comes; bytes are counted,
+//! and what the library below cannot bear is taken out.
 
 use std::{
     pin::Pin,
@@ -20,6 +21,7 @@ use tonic::{
 use tower::Service;
 
 use super::secrets::BearerToken;
+use crate::observe::Span;
 
 /// Details of a status. They are of no use here, and tonic panics if they are not in base64.
 const DETAILS: &str = "grpc-status-details-bin";
@@ -48,13 +50,16 @@ impl Service<Request<tonic::body::Body>> for Guarded {
         if let Some(token) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, token.header());
         }
+        let span = Span::grpc_client(request.uri().path());
+        span.inject(request.headers_mut());
         let answer = self.channel.call(request);
         async move {
-            let mut answer = answer.await?;
+            let mut answer = answer.await.inspect_err(|error| span.fail(error))?;
             answer.headers_mut().remove(DETAILS);
+            span.grpc_status(answer.headers());
             let arrived = Arrived::default();
             answer.extensions_mut().insert(arrived.clone());
-            Ok(answer.map(|inner| GuardedBody { inner, arrived }))
+            Ok(answer.map(|inner| GuardedBody { inner, arrived, span }))
         }
         .boxed()
     }
@@ -65,6 +70,13 @@ impl Service<Request<tonic::body::Body>> for Guarded {
 pub(super) struct GuardedBody {
     inner: tonic::body::Body,
     arrived: Arrived,
+    span: Span,
+}
+
+impl Drop for GuardedBody {
+    fn drop(&mut self) {
+        self.span.record("lazystore.bytes", self.arrived.0.load(Relaxed));
+    }
 }
 
 impl Body for GuardedBody {
@@ -83,6 +95,7 @@ impl Body for GuardedBody {
             }
             if let Some(trailers) = frame.trailers_mut() {
                 HeaderMap::remove(trailers, DETAILS);
+                this.span.grpc_status(trailers);
             }
         }
         Poll::Ready(frame)

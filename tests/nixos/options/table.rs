@@ -164,6 +164,7 @@ fn service(prefix: &str, unit: &str, beside: &'static str) -> Vec<Row> {
             ("metrics", r#"[ "[::1]:9100" ]"#, "--metrics=[::1]:9100"),
             ("watchdog", "77", "WatchdogSec=77"),
             ("slowLog", "7.5", "--slow-log=7.5"),
+            ("otlpEndpoint", r#""http://c:4317""#, "--otlp-endpoint=http://c:4317"),
             ("drain", "77.5", "--drain=77.5"),
             ("openFilesMax", "4321", "LimitNOFILE=4321"),
             ("environment", r#"{ COLOUR = "a b"; }"#, r#"Environment="COLOUR=a b""#),

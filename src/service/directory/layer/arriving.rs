@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
-    observe::event,
+    observe::{event, span::carried},
     service::{
         Error, Result,
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
@@ -95,7 +95,7 @@ impl ArrivingDirectories {
             }
             arriving.flights += 1;
         }
-        tokio::spawn(Flight::new(self.shared.clone(), *digest).run());
+        tokio::spawn(carried(Flight::new(self.shared.clone(), *digest).run()));
         Some(receive)
     }
 }

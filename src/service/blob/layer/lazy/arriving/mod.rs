@@ -22,6 +22,7 @@ use crate::{
     castore::{ChunkList, Digest},
     observe::{
         event,
+        span::carried,
         spent::{self, Phase},
     },
     service::{Error, Result, blob::BlobService, local::Partial, range_set::RangeSet},
@@ -231,7 +232,7 @@ impl Arriving {
         let means = state.means.clone();
         let landing = Landing { arriving: self.clone(), number };
         let flown = range.clone();
-        let task = self.runtime.spawn(async move {
+        let task = self.runtime.spawn(carried(async move {
             let arriving = landing.arriving.clone();
             let fly = || arriving.fly(&means, flown.clone(), &sender);
             let result = asking_others(&*arriving.far, fly).await;
@@ -246,7 +247,7 @@ impl Arriving {
             // Whoever hears of the end must not find the flight any more.
             drop(landing);
             sender.send_replace(Progress::Ended(result));
-        });
+        }));
         let task = Some(task.abort_handle());
         state.flights.push(Flight { number, range, wanted_until, waiting: 0, progress, task });
     }

@@ -1,0 +1,98 @@
+//! A collector, and how it is reached.
+
+use std::{fmt, fs, path::PathBuf, time::Duration};
+
+use tonic::{
+    codegen::http::{HeaderMap, HeaderName, HeaderValue, Uri},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::Error;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a collector is, and what it is shown.
+#[derive(Clone)]
+pub(super) struct Collector {
+    pub(super) endpoint: String,
+    pub(super) headers: HeaderMap,
+    pub(super) timeout: Duration,
+    /// The roots of its certificate, in PEM; those of the system if there is no such file.
+    pub(super) certificate: Option<PathBuf>,
+}
+
+impl fmt::Debug for Collector {
+    /// Headers are for whoever knows secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Collector {
+    /// An address, without a path.
+    pub(super) fn check(from: &'static str, endpoint: String) -> Result<String, Error> {
+        let legal = endpoint.trim().trim_end_matches('/');
+        let is_legal = legal.parse::<Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.path() == "/"
+                && uri.query().is_none()
+        });
+        match is_legal {
+            true => Ok(legal.to_owned()),
+            false => Err(Error::Endpoint { from, endpoint }),
+        }
+    }
+
+    /// `name=value,name=value`, the values percent-encoded.
+    pub(super) fn headers(text: &str) -> Option<HeaderMap> {
+        let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                let name = HeaderName::try_from(name.trim()).ok()?;
+                let value = HeaderValue::from_bytes(&decoded(value.trim())?).ok()?;
+                Some((name, value))
+            })
+            .collect()
+    }
+
+    /// A connection, which is made when it is needed, and again when it breaks.
+    pub(super) fn connect(&self) -> Result<Channel, Error> {
+        let illegal =
+            |_| Error::Endpoint { from: "the collector", endpoint: self.endpoint.clone() };
+        let mut endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(illegal)?;
+        if self.endpoint.starts_with("https:") {
+            let mut tls = ClientTlsConfig::new();
+            tls = match &self.certificate {
+                Some(file) => {
+                    let pem = fs::read(file)
+                        .map_err(|source| Error::Certificate { file: file.clone(), source })?;
+                    tls.ca_certificate(Certificate::from_pem(pem))
+                }
+                None => tls.with_native_roots(),
+            };
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|source| Error::Tls { endpoint: self.endpoint.clone(), source })?;
+        }
+        Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(self.timeout).connect_lazy())
+    }
+}
+
+/// Undoes percent-encoding. `None` if it is none.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                data_encoding::HEXLOWER_PERMISSIVE.decode(&digits).ok()?.first().copied()?
+            }
+            other => other,
+        });
+    }
+    Some(decoded)
+}

@@ -1,0 +1,275 @@
+//! Spans: what takes long, and what it belongs to, over the borders of processes. The feature `otlp`.
+//!
+//! There are spans only while [`super::otlp`] sends them somewhere; until then each function here ends after one look at
+//! a flag. A [request](Span::request) becomes a span only when it has to be waited for, so what is at hand costs no span
+//! even then.
+//!
+//! A span is *current* while a future that it is [around](Span::around), or that is [`carried`], is polled; those that
+//! begin meanwhile are its children. This is the API of OpenTelemetry and not that of `tracing`: its spans would have to
+//! pass the filter of the log, and could not begin in hindsight.
+//!
+//! `no_span.rs` stands in for this file in a build without the feature.
+
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use opentelemetry::{
+    Context, KeyValue,
+    propagation::{Extractor, Injector, TextMapPropagator as _},
+    trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _},
+};
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
+use tonic::{
+    Code,
+    codegen::http::{HeaderMap, HeaderName, HeaderValue},
+};
+
+/// Set once spans are sent somewhere.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Work>>> = const { RefCell::new(None) };
+}
+
+/// From now on there are spans.
+pub(super) fn begin(tracer: SdkTracer) {
+    let _ = TRACER.set(tracer);
+}
+
+/// Whether spans are sent anywhere.
+pub fn are_sent() -> bool {
+    TRACER.get().is_some()
+}
+
+/// What a span is about; it may have become none yet.
+#[derive(Debug)]
+struct Work {
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    parent: Context,
+    began: SystemTime,
+    attributes: Vec<KeyValue>,
+    /// Once it is a span.
+    context: OnceLock<Context>,
+}
+
+impl Work {
+    fn context(&self, tracer: &SdkTracer) -> &Context {
+        self.context.get_or_init(|| {
+            let builder = SpanBuilder::from_name(self.name.clone())
+                .with_kind(self.kind.clone())
+                .with_start_time(self.began)
+                .with_attributes(self.attributes.iter().cloned());
+            self.parent.with_span(tracer.build_with_context(builder, &self.parent))
+        })
+    }
+}
+
+/// A span, which ends when this is dropped. Nothing, if there are no spans.
+#[derive(Debug, Default)]
+pub struct Span(Option<Arc<Work>>);
+
+impl Span {
+    fn new(
+        name: impl Into<Cow<'static, str>>,
+        kind: SpanKind,
+        parent: Context,
+        attributes: Vec<KeyValue>,
+    ) -> Self {
+        let (name, began) = (name.into(), SystemTime::now());
+        let context = OnceLock::new();
+        Span(Some(Arc::new(Work { name, kind, parent, began, attributes, context })))
+    }
+
+    /// What somebody has asked of us, at the beginning of a trace.
+    pub fn request(
+        name: &'static str,
+        attributes: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> Self {
+        if TRACER.get().is_none() {
+            return Span(None);
+        }
+        let number = |(key, value): (&'static str, u64)| KeyValue::new(key, value as i64);
+        let attributes = attributes.into_iter().map(number).collect();
+        Span::new(name, SpanKind::Internal, Context::new(), attributes)
+    }
+
+    /// What we ask of a server by a gRPC method, `/package.Service/Method`.
+    pub fn grpc_client(path: &str) -> Self {
+        let Some(tracer) = TRACER.get() else { return Span(None) };
+        let parent = current(tracer);
+        Span::new(name_of(path), SpanKind::Client, parent, rpc(path)).begun(tracer)
+    }
+
+    /// What a client asks of us by a gRPC method. Its headers may tell to which trace that belongs.
+    pub fn grpc_server(path: &str, headers: &HeaderMap) -> Self {
+        let Some(tracer) = TRACER.get() else { return Span(None) };
+        let parent =
+            TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
+        Span::new(name_of(path), SpanKind::Server, parent, rpc(path)).begun(tracer)
+    }
+
+    fn begun(self, tracer: &SdkTracer) -> Self {
+        if let Some(work) = &self.0 {
+            work.context(tracer);
+        }
+        self
+    }
+
+    /// Tells a server to which trace its work belongs.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        if let Some(context) = self.context() {
+            TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
+        }
+    }
+
+    /// Adds a number.
+    pub fn record(&self, key: &'static str, value: u64) {
+        if let Some(context) = self.context() {
+            context.span().set_attribute(KeyValue::new(key, value as i64));
+        }
+    }
+
+    /// It went wrong.
+    pub fn fail(&self, why: impl fmt::Display) {
+        if let Some(context) = self.context() {
+            context.span().set_status(Status::error(why.to_string()));
+        }
+    }
+
+    /// Takes note of the status of a gRPC call, if it is among these headers.
+    pub fn grpc_status(&self, headers: &HeaderMap) {
+        if self.0.is_none() {
+            return;
+        }
+        let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
+        let Some(code) = status.and_then(|status| status.parse::<u16>().ok()) else { return };
+        self.record("rpc.grpc.status_code", code.into());
+        match Code::from(i32::from(code)) {
+            // That there is nothing is an answer like others.
+            Code::Ok | Code::NotFound => {}
+            code => self.fail(code),
+        }
+    }
+
+    fn context(&self) -> Option<&Context> {
+        self.0.as_ref()?.context.get()
+    }
+
+    /// Makes it current until what is returned is dropped.
+    pub fn enter(&self) -> Entered {
+        Entered(self.0.clone().map(|work| CURRENT.replace(Some(work))))
+    }
+
+    /// It is current while `future` is polled, and ends with it. A request becomes a span when it has to wait.
+    pub async fn around<F: Future>(self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let _entered = self.enter();
+            let polled = future.as_mut().poll(context);
+            if let (true, Some(work), Some(tracer)) = (polled.is_pending(), &self.0, TRACER.get()) {
+                work.context(tracer);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some(context) = self.context() {
+            context.span().end();
+        }
+    }
+}
+
+/// While this lives, a span is current.
+#[derive(Debug)]
+pub struct Entered(Option<Option<Arc<Work>>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take() {
+            CURRENT.set(before);
+        }
+    }
+}
+
+/// What has been begun is a span from now on, as it has children.
+fn current(tracer: &SdkTracer) -> Context {
+    CURRENT.with_borrow(|current| {
+        current.as_ref().map(|work| work.context(tracer).clone()).unwrap_or_default()
+    })
+}
+
+/// `future`, as part of what is current now, wherever it is polled.
+pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let work = TRACER.get().and_then(|_| CURRENT.with_borrow(Clone::clone));
+    async move {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let _entered = Entered(work.clone().map(|work| CURRENT.replace(Some(work))));
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+/// What is current went wrong.
+pub fn fail(why: impl fmt::Display) {
+    if TRACER.get().is_some() {
+        CURRENT.with_borrow(|current| {
+            if let Some(context) = current.as_ref().and_then(|work| work.context.get()) {
+                context.span().set_status(Status::error(why.to_string()));
+            }
+        });
+    }
+}
+
+fn name_of(path: &str) -> String {
+    path.trim_start_matches('/').to_owned()
+}
+
+/// As <https://opentelemetry.io/docs/specs/semconv/rpc/grpc/> wants it.
+fn rpc(path: &str) -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new("rpc.system", "grpc")];
+    if let Some((service, method)) = path.trim_start_matches('/').split_once('/') {
+        attributes.push(KeyValue::new("rpc.service", service.to_owned()));
+        attributes.push(KeyValue::new("rpc.method", method.to_owned()));
+    }
+    attributes
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        // There is no state to tell of, mostly.
+        if value.is_empty() {
+            return;
+        }
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}

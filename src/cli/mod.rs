@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand. Here alone errors lose their types and become sentences.
 //!
-//! Exit codes: see [`exit`].
+//! Exit codes: see `exit`.
 
 mod access;
 #[cfg(any(feature = "fuse", feature = "virtiofs"))]

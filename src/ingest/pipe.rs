@@ -33,7 +33,7 @@ enum Piece {
     Failed(io::Error),
 }
 
-/// A pipe of at most [`PIECES_MAX`] pieces.
+/// A pipe of at most `PIECES_MAX` pieces.
 pub fn pipe() -> (PipeWriter, PipeReader) {
     let (send, pieces) = channel(PIECES_MAX);
     (PipeWriter(send), PipeReader { pieces, rest: Bytes::new(), ended: false })

@@ -31,7 +31,7 @@ const PIECES_WAITING_MAX: usize = 2;
 
 /// The bytes of an archive, in pieces, read ahead of whoever takes them.
 ///
-/// Holds up to [`SEGMENTS_AT_ONCE`] segments, and of each up to three pieces: some 4 MiB, or 12 MiB where a remote
+/// Holds up to `SEGMENTS_AT_ONCE` segments, and of each up to three pieces: some 4 MiB, or 12 MiB where a remote
 /// store answers with the longest pieces; and the directories on the way to where it is. Nothing is read before it is
 /// polled first. Dropped, it ends what it has begun. Needs the context of a tokio runtime.
 pub struct NarStream {

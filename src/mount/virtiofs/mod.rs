@@ -1,13 +1,13 @@
 //! virtiofs: the filesystem brought to the kernels of guests, over vhost-user.
 //!
-//! A guest's requests lie in queues in its own memory, which its machine monitor shares with us. [`device`] is what
-//! the monitor talks to; [`queue`] takes requests out of one queue, hands them to the same [`super::fuse`] as a mount
-//! does, and puts the replies back; [`pending`] knows those that are being waited for; [`slot`] is the room for one
+//! A guest's requests lie in queues in its own memory, which its machine monitor shares with us. `device` is what
+//! the monitor talks to; `queue` takes requests out of one queue, hands them to the same [`super::fuse`] as a mount
+//! does, and puts the replies back; `pending` knows those that are being waited for; `slot` is the room for one
 //! reply.
 //!
 //! Everything that comes from a guest is hostile: messages are bounds-checked by [`super::wire`], chains of
 //! descriptors by `virtio-queue`, and what a guest can make us hold is bounded: by its queues, and by
-//! [`FETCHED_BYTES_MAX`]. Each guest sees a tree of its own over shared stores, which goes when it does.
+//! `FETCHED_BYTES_MAX`. Each guest sees a tree of its own over shared stores, which goes when it does.
 //!
 //! Deliberately absent: a DAX window and notifications, for want of monitors that have them; and a guest whose monitor
 //! cuts its own memory short under us ends this process (SIGBUS): who may connect to the socket is trusted that far.

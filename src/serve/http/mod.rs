@@ -11,7 +11,7 @@
 //! | `log/<derivation>` | the log of a build, from a directory of logs |
 //! | `metrics`, `healthz` | for those who run it |
 //!
-//! If uploads are allowed, archives and narinfos can be put: see [`upload`].
+//! If uploads are allowed, archives and narinfos can be put: see `upload`.
 //!
 //! The names of archives tell all that is needed to find them, so nothing is remembered between requests and any number
 //! of servers may answer for one store. What a client can cost is bounded: connections, requests in the head, archives

@@ -5,6 +5,8 @@
 mod access;
 #[cfg(any(feature = "fuse", feature = "virtiofs"))]
 mod access_log;
+#[cfg(feature = "fuse")]
+mod ask;
 mod cache;
 mod cat;
 mod closure;
@@ -101,6 +103,9 @@ enum Command {
     #[cfg(feature = "fuse")]
     #[command(name = watchdog::COMMAND, hide = true)]
     Watchdog(watchdog::Watchdog),
+    #[cfg(feature = "fuse")]
+    #[command(name = ask::COMMAND, hide = true)]
+    Ask(ask::Ask),
 }
 
 /// Something that was asked for is not in the store.
@@ -145,6 +150,8 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
     match &command {
         #[cfg(feature = "fuse")]
         Command::Watchdog(command) => return command.run(),
+        #[cfg(feature = "fuse")]
+        Command::Ask(command) => return command.run(),
         Command::Completions(command) => return command.run(),
         Command::Man(command) => return command.run(),
         _ => {}
@@ -185,7 +192,7 @@ fn run(cli: Cli, log_format: LogFormat) -> anyhow::Result<()> {
             unreachable!("it ran above, without a runtime")
         }
         #[cfg(feature = "fuse")]
-        Command::Watchdog(_) => unreachable!("it ran above, without a runtime"),
+        Command::Watchdog(_) | Command::Ask(_) => unreachable!("it ran above, without a runtime"),
     };
     otlp::end();
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::{
     GlobalOptions, Usage,
     access_log::AccessOptions,
-    control,
+    ask, control,
     eyes::EyesOptions,
     import::import_all,
     signals::{Asked, Signals},
@@ -200,12 +200,14 @@ impl Mount {
         runtime: &Runtime,
     ) -> anyhow::Result<Supervised> {
         let supervised = Supervised::from_env();
-        let probe = mountpoint.probe().and_then(|probe| probe.ask().map(|()| probe));
-        let probe = probe.context("the mount does not answer")?;
+        let probe = mountpoint.probe().context("the mount is gone")?;
+        if supervised.is_told() && !ask::answers(&probe) {
+            bail!("the mount does not answer");
+        }
         let path = mountpoint.path().display().to_string();
         let describe =
             move || format!("serving {path}; the kernel knows {} inodes", vfs.statfs().files);
-        let is_alive = supervised::asked_by_a_thread(move || probe.ask().is_ok());
+        let is_alive = supervised::asked_by_a_thread(move || ask::answers(&probe));
         let _context = runtime.enter();
         supervised.ready(Box::new(describe), is_alive);
         Ok(supervised)

@@ -9,7 +9,7 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::MetadataExt as _, net::UnixStream},
+        unix::net::UnixStream,
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -119,7 +119,7 @@ impl Mountpoint {
     /// Lets the kernel read further ahead than it does by default, in requests that are as much longer: what is here
     /// (`is_local`) costs little to read, a request a lot. Only root may; the session must be running.
     pub fn read_further_ahead(&self, is_local: bool) -> io::Result<()> {
-        let device = fs::metadata(&self.path)?.dev();
+        let device = device_at(&self.path)?;
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
         let kib = if is_local { READ_AHEAD_KIB } else { FAR_READ_AHEAD_KIB };
@@ -128,7 +128,7 @@ impl Mountpoint {
 
     /// What asks it whether it lives.
     pub fn probe(&self) -> io::Result<Probe> {
-        Ok(Probe { path: self.path.clone(), device: device_at(&self.path)? })
+        Ok(Probe::new(self.path.clone(), device_at(&self.path)?))
     }
 
     /// Detaches the filesystem if nobody uses it; [`Error::Busy`] otherwise.
@@ -178,6 +178,9 @@ impl Mountpoint {
 }
 
 /// Asks a filesystem of ours, through the kernel, something that it knows by itself: no store is asked for it.
+///
+/// **Not for the process that serves it.** One that is killed while it waits for itself never ends: the threads that
+/// would answer are gone, the one that asks cannot be, and so the connection stays open.
 #[derive(Debug, Clone)]
 pub struct Probe {
     path: PathBuf,
@@ -185,6 +188,21 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// For the mount with the device number `device` on `path`.
+    pub fn new(path: PathBuf, device: u64) -> Self {
+        Probe { path, device }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its device number.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
     /// Returns once it has answered, or is known to be gone; so not at all while nobody serves it. One that something else is
     /// mounted over cannot be asked by its path, which says nothing against it.
     pub fn ask(&self) -> io::Result<()> {

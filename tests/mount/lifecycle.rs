@@ -14,6 +14,7 @@ use std::{
 use lazystore::mount::mountpoint;
 use rustix::process::Signal;
 
+use crate::supervisor::Supervisor;
 use crate::support::{
     Mounted, Running, SOON, can_mount, have_program, import, is_mounted, lazystore, wait_until,
     write,
@@ -144,6 +145,31 @@ fn a_dead_mount_is_cleaned_at_the_next_start() {
     fs::read_dir(&path).expect("it is served again");
     running.signal(Signal::TERM);
     assert!(running.wait());
+}
+
+/// A process that waits for the filesystem that it serves itself could not be killed.
+#[test]
+fn a_mount_that_is_watched_can_be_killed_at_any_moment() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let [store, mnt, socket] = ["store", "mnt", "notify"].map(|name| dir.path().join(name));
+    let mut supervisor = Supervisor::at(&socket);
+    for round in 0..10 {
+        let mut command = lazystore(&store);
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "20000");
+        let mut mounted = Mounted::new(&mut command, &mnt);
+        supervisor.wait_for("WATCHDOG=1");
+        // Others ask for it, again and again.
+        let path = mounted.path.to_str().expect("UTF-8").to_owned();
+        wait_until("a question", || !find_processes(&["ask-mount", &path]).is_empty());
+        thread::sleep(Duration::from_millis(round));
+        mounted.running.signal(Signal::KILL);
+        mounted.running.wait();
+        wait_until("cleaning up", || !is_mounted(&mounted.path));
+        wait_until("the end of questions", || find_processes(&["ask-mount", &path]).is_empty());
+    }
 }
 
 #[test]

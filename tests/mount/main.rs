@@ -1,5 +1,7 @@
 //! Real mounts, by the real program or by a session in this process, seen through the real kernel.
 
+#[path = "../support/supervisor.rs"]
+mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -249,7 +249,7 @@ fn wrong_usage_is_told_from_failure() {
         (vec!["--from", &from, "--root", "/", path], 2, "cannot be used with"),
         (vec![path], 1, "is no list; to copy a store path, give --from"),
         (vec!["--from", &from, path], 3, "is not in the store"),
-        (vec!["--from", "x:", path], 1, "x:"),
+        (vec!["--from", "x:", path], 78, "x:"),
         (vec!["/dev/null/x"], 1, "cannot read /dev/null/x"),
         (vec!["/etc/passwd"], 1, "neither JSON nor a registration"),
     ] {

@@ -73,6 +73,12 @@ impl Supervised {
         }))
     }
 
+    /// Whether there is a supervisor.
+    #[cfg(feature = "fuse")]
+    pub(super) fn is_told(&self) -> bool {
+        self.0.notifier.is_some()
+    }
+
     /// It answers from now on. As long as `is_alive` says so, the supervisor is told that it makes progress. Needs the context
     /// of the runtime.
     pub(super) fn ready(&self, describe: Describe, is_alive: IsAlive) {

@@ -39,6 +39,9 @@ pub fn scrape() -> Scrape {
     scrape
 }
 
+/// The label that has the address of a far store.
+const ENDPOINT: &str = "endpoint";
+
 /// The name of a metric, and the values of its labels.
 type Series = (&'static str, Vec<String>);
 
@@ -75,6 +78,23 @@ impl Scrape {
     /// What was told of a metric that is a histogram.
     pub fn durations_of(&self, metric: &Metric) -> impl Iterator<Item = (&[String], &Snapshot)> {
         of(&self.histograms, metric)
+    }
+
+    /// The same without what names others: far stores are counted, and their addresses are not told.
+    pub fn without_endpoints(mut self) -> Self {
+        for metric in names::ALL {
+            let Some(at) = metric.labels.iter().position(|label| *label == ENDPOINT) else {
+                continue;
+            };
+            let told: Vec<_> =
+                self.numbers_of(metric).map(|(labels, value)| (labels.to_vec(), value)).collect();
+            self.numbers.retain(|(name, _), _| *name != metric.name);
+            for (mut labels, value) in told {
+                labels[at] = "hidden".to_owned();
+                *self.numbers.entry((metric.name, labels)).or_default() += value;
+            }
+        }
+        self
     }
 
     /// As Prometheus reads it: all metrics that this command has, also those of which there is nothing yet.
@@ -176,6 +196,18 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn a_stranger_is_told_how_many_far_stores_are_away_and_not_which() {
+        let mut scrape = Scrape::default();
+        scrape.count(&names::CIRCUITS_OPEN, &["grpc+http://one.internal:8000"], 1);
+        scrape.count(&names::CIRCUITS_OPEN, &["grpc+http://two.internal:8000"], 2);
+        scrape.number(&names::RESIDENT, &[], 4096.0);
+        let text = scrape.without_endpoints().text();
+        assert!(text.contains("\nlazystore_circuits_open{endpoint=\"hidden\"} 3\n"), "{text}");
+        assert!(text.contains("\nlazystore_process_resident_memory_bytes 4096\n"), "{text}");
+        assert!(!text.contains("internal"), "{text}");
     }
 
     #[test]

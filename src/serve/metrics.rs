@@ -58,7 +58,16 @@ async fn answer(request: Request) -> Response {
 }
 
 /// All numbers.
-pub(super) fn numbers() -> Response {
+fn numbers() -> Response {
+    text(&observe::scrape())
+}
+
+/// The numbers that a client of Nix may see, who is anybody: no addresses of far stores.
+pub(super) fn numbers_for_clients() -> Response {
+    text(&observe::scrape().without_endpoints())
+}
+
+fn text(scrape: &observe::Scrape) -> Response {
     let form = [(header::CONTENT_TYPE, HeaderValue::from_static(TEXT_FORM))];
-    (form, observe::scrape().text()).into_response()
+    (form, scrape.text()).into_response()
 }

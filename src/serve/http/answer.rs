@@ -116,7 +116,7 @@ impl BinaryCache {
                 self.file(&file, headers, is_head).await
             }
             Route::Log(derivation) => self.log(derivation).await,
-            Route::Metrics => Ok(metrics::numbers()),
+            Route::Metrics => Ok(metrics::numbers_for_clients()),
             Route::Health => self.health().await,
         }
     }

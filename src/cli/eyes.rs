@@ -49,7 +49,10 @@ impl EyesOptions {
         observe::begin(role);
         slow::set_bound(self.slow_log);
         let otlp = Otlp::new(self.otlp_endpoint.as_deref())?;
-        if !self.metrics.is_empty() || !self.slow_log.is_zero() || otlp.is_wanted() {
+        if !self.slow_log.is_zero() {
+            timing::switch_on_for_what_waits();
+        }
+        if !self.metrics.is_empty() || otlp.is_wanted() {
             timing::switch_on();
         }
         let addresses = self.metrics.iter().filter(|address| !address.is_empty());

@@ -149,7 +149,11 @@ impl Timer {
             op::FORGET | op::BATCH_FORGET => 14,
             _ => 15,
         };
-        Timer { operation, began: timing::now() }
+        let began = match opcode {
+            op::LOOKUP | op::READ | op::READDIR | op::READDIRPLUS => timing::now(),
+            _ => timing::now_of_everything(),
+        };
+        Timer { operation, began }
     }
 
     fn name(self) -> &'static str {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::{fuse::Message, wire::op};
 use crate::{
     observe::{
-        Gauge, Held, Histogram, SLOTS, Scrape, Snapshot, event, names, register, slot, slow,
+        Gauge, Held, Histogram, SLOTS, Scrape, Snapshot, event, names, register_once, slot, slow,
         spent::Spent, tally::Source, timing,
     },
     vfs::{Ino, Vfs},
@@ -70,12 +70,7 @@ static WAITING: Gauge = Gauge::new();
 /// Makes the numbers of requests known.
 pub(super) fn tell() {
     static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
-        register(|scrape| {
-            collect(scrape);
-            true
-        });
-    });
+    register_once(&TOLD, collect);
 }
 
 fn collect(scrape: &mut Scrape) {

@@ -32,5 +32,5 @@ pub use histogram::{BOUNDS, Histogram, Snapshot};
 pub use metric::{Kind, Metric, Role};
 pub use process::begin;
 pub use rate::Rate;
-pub use scrape::{Scrape, register, scrape};
+pub use scrape::{Scrape, register, register_once, scrape};
 pub use span::Span;

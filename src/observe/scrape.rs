@@ -2,7 +2,7 @@
 //!
 //! The form is that of <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Once};
 
 use parking_lot::Mutex;
 
@@ -20,6 +20,16 @@ static COLLECTORS: Mutex<Vec<Collector>> = Mutex::new(Vec::new());
 /// From now on `collector` is asked for its numbers. It returns `false` once what it tells of is gone.
 pub fn register(collector: impl Fn(&mut Scrape) -> bool + Send + Sync + 'static) {
     COLLECTORS.lock().push(Box::new(collector));
+}
+
+/// The same for numbers of the whole process, once, however often it is asked for: `told` belongs to `collect`.
+pub fn register_once(told: &Once, collect: fn(&mut Scrape)) {
+    told.call_once(|| {
+        register(move |scrape| {
+            collect(scrape);
+            true
+        });
+    });
 }
 
 /// The metrics that this command has.

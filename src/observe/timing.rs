@@ -25,16 +25,10 @@ pub fn switch_on_for_what_waits() {
     LEVEL.fetch_max(WHAT_WAITS, Relaxed);
 }
 
-/// Whether times are taken.
-#[inline]
-pub fn is_on() -> bool {
-    LEVEL.load(Relaxed) != NOTHING
-}
-
 /// The time, if times are taken.
 #[inline]
 pub fn now() -> Option<Instant> {
-    is_on().then(Instant::now)
+    (LEVEL.load(Relaxed) != NOTHING).then(Instant::now)
 }
 
 /// The time, for what never waits for more than the local disk, if times are taken of that, too.

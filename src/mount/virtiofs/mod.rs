@@ -118,11 +118,8 @@ static GUESTS: Gauge = Gauge::new();
 /// Makes the number of guests known.
 fn tell() {
     static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
-        observe::register(|scrape| {
-            scrape.number(&names::GUESTS, &[], GUESTS.get() as f64);
-            true
-        });
+    observe::register_once(&TOLD, |scrape| {
+        scrape.number(&names::GUESTS, &[], GUESTS.get() as f64);
     });
 }
 

@@ -21,7 +21,7 @@ use tonic::{
 use tower::{Layer, Service};
 
 use crate::observe::{
-    Gauge, Held, Scrape, Snapshot, event, names, register, slow,
+    Gauge, Held, Scrape, Snapshot, event, names, register_once, slow,
     spent::{self, Spent},
     timing,
 };
@@ -61,12 +61,7 @@ static IN_FLIGHT: Gauge = Gauge::new();
 /// Makes the numbers known.
 pub(super) fn tell() {
     static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
-        register(|scrape| {
-            collect(scrape);
-            true
-        });
-    });
+    register_once(&TOLD, collect);
 }
 
 fn collect(scrape: &mut Scrape) {

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use crate::observe::{
-    Counter, Gauge, Held, Scrape, Snapshot, event, names, register, slow,
+    Counter, Gauge, Held, Scrape, Snapshot, event, names, register_once, slow,
     spent::{self, Spent},
     timing,
 };
@@ -32,12 +32,7 @@ pub(super) static NAR_BYTES: Counter = Counter::new();
 /// Makes the numbers known.
 pub(super) fn tell() {
     static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
-        register(|scrape| {
-            collect(scrape);
-            true
-        });
-    });
+    register_once(&TOLD, collect);
 }
 
 fn collect(scrape: &mut Scrape) {

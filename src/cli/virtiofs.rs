@@ -1,12 +1,6 @@
 //! `lazystore virtiofs`.
 
-use std::{
-    fs,
-    os::unix::net::UnixListener,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-};
+use std::{os::unix::net::UnixListener, path::PathBuf, sync::Arc, thread};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -26,7 +20,7 @@ use super::{
 use crate::{
     mount::virtiofs,
     observe::{Role, event},
-    serve::Listener,
+    serve::{Listener, SocketFile},
     vfs::{Tree, Vfs},
 };
 
@@ -72,7 +66,7 @@ impl Virtiofs {
         let _context = runtime.enter();
         let mut signals = Signals::new()?;
         let eyes = self.eyes.open(Role::Virtiofs)?;
-        let (listener, ours) = self.listener()?;
+        let (file, listener) = self.listener()?;
         let mut stack = Stack::open(options)?;
         let stores = stack.stores();
         let visible = runtime.block_on(self.view.visible(&stores, []))?;
@@ -102,22 +96,22 @@ impl Virtiofs {
         }
         info!(event = event::STOPPING, "stopping");
         supervised.stopping(self.service.drain);
+        // While it still listens.
+        drop(file);
         server.stop(self.service.drain);
-        if let Some(path) = ours {
-            // It may be gone already.
-            let _ = fs::remove_file(path);
-        }
         Ok(())
     }
 
     /// The socket, and its file if it is ours to remove.
-    fn listener(&self) -> anyhow::Result<(UnixListener, Option<&Path>)> {
+    fn listener(&self) -> anyhow::Result<(Option<SocketFile>, UnixListener)> {
         let mut passed = supervised::passed()?;
         match (passed.pop(), passed.pop()) {
             (Some(_), Some((name, _))) => {
                 bail!("there is one socket for guests: {name} is one too many")
             }
-            (Some((_, Listener::Unix(listener, _))), None) => return Ok((listener, None)),
+            (Some((_, Listener::Unix(file, listener))), None) => {
+                return Ok((file, listener));
+            }
             (Some((name, Listener::Tcp(_))), None) => {
                 bail!(
                     "cannot use {name}: machine monitors need a unix socket, and it is a TCP socket"
@@ -131,7 +125,7 @@ impl Virtiofs {
         match Listener::unix(path)
             .with_context(|| format!("cannot listen on {}", path.display()))?
         {
-            Listener::Unix(listener, _) => Ok((listener, Some(path))),
+            Listener::Unix(file, listener) => Ok((file, listener)),
             Listener::Tcp(_) => bail!("{} is no unix socket", path.display()),
         }
     }

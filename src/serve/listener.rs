@@ -10,32 +10,24 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+use super::SocketFile;
 
 /// A socket that listens already.
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP socket.
     Tcp(TcpListener),
-    /// A unix socket, and its file if it is ours to remove.
-    Unix(UnixListener, Option<PathBuf>),
+    /// A unix socket, and its file if it is ours to remove. The file goes first, while the socket still listens: nobody
+    /// takes it for one that a dead server has left.
+    Unix(Option<SocketFile>, UnixListener),
 }
 
 pub(super) enum Bound {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
-}
-
-/// Removes the file of a socket once nobody serves it any more.
-pub(super) struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            tracing::debug!(path = %self.0.display(), %error, "cannot remove a socket");
-        }
-    }
 }
 
 impl Listener {
@@ -53,7 +45,8 @@ impl Listener {
         if stale {
             fs::remove_file(path)?;
         }
-        Ok(Listener::Unix(UnixListener::bind(path)?, Some(path.to_owned())))
+        let listener = UnixListener::bind(path)?;
+        Ok(Listener::Unix(Some(SocketFile::of(path)?), listener))
     }
 
     /// Takes a socket that somebody else has bound, as systemd does.
@@ -64,7 +57,7 @@ impl Listener {
         }
         let socket = UnixListener::from(OwnedFd::from(socket));
         socket.local_addr()?;
-        Ok(Listener::Unix(socket, None))
+        Ok(Listener::Unix(None, socket))
     }
 
     /// The TCP address, where the system chose the port.
@@ -91,10 +84,10 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 Ok((Bound::Tcp(tokio::net::TcpListener::from_std(listener)?), None))
             }
-            Listener::Unix(listener, path) => {
+            Listener::Unix(file, listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = tokio::net::UnixListener::from_std(listener)?;
-                Ok((Bound::Unix(listener), path.map(SocketFile)))
+                Ok((Bound::Unix(listener), file))
             }
         }
     }

@@ -128,12 +128,17 @@ pub async fn serve_with(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
         .add_routes(routes);
-    let (shutdown, stopped) = (running.stopped(), running.stopped());
+    let (listener, file) = listener.into_tokio()?;
+    let (told, stopped) = (running.stopped(), running.stopped());
+    let shutdown = async move {
+        told.await;
+        // While it still listens.
+        drop(file);
+    };
     let too_late = async {
         stopped.await;
         tokio::time::sleep(running.drain()).await;
     };
-    let (listener, _socket_file) = listener.into_tokio()?;
     let (_open, closed) = watch::channel(());
     let served = async {
         match listener {

@@ -68,7 +68,7 @@ pub(crate) async fn serve_router(
     let (graceful, places) =
         (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections_max)));
     let server = Server { router, graceful, running, places, limits };
-    let (listener, _socket_file) = listener.into_tokio()?;
+    let (listener, file) = listener.into_tokio()?;
     let take_all = async {
         loop {
             let place = server.places.clone().acquire_owned().await;
@@ -93,6 +93,8 @@ pub(crate) async fn serve_router(
         () = take_all => {}
         () = stopped => {}
     }
+    // While it still listens.
+    drop(file);
     drop(listener);
     if timeout(drain, server.graceful.shutdown()).await.is_err() {
         server.running.give_up();

@@ -26,6 +26,7 @@ pub mod span;
 pub mod spent;
 pub mod tally;
 pub mod timing;
+mod traced_body;
 
 pub use counter::{Counter, Gauge, Held, SLOTS, slot};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
@@ -34,3 +35,4 @@ pub use process::begin;
 pub use rate::Rate;
 pub use scrape::{Scrape, register, register_once, scrape};
 pub use span::Span;
+pub use traced_body::TracedBody;

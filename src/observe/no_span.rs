@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future};
 
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::{HeaderMap, Method, StatusCode};
 
 /// Nothing is.
 pub fn are_sent() -> bool {
@@ -29,11 +29,30 @@ impl Span {
         Span
     }
 
+    /// No span.
+    pub fn http_server(
+        _: &Method,
+        _: &'static str,
+        _: Option<&'static str>,
+        _: &HeaderMap,
+    ) -> Self {
+        Span
+    }
+
+    /// Takes note of nothing.
+    pub fn http_status(&self, _: StatusCode) {}
+
     /// Tells nothing.
     pub fn inject(&self, _: &mut HeaderMap) {}
 
     /// Adds nothing.
     pub fn record(&self, _: &'static str, _: u64) {}
+
+    /// Says nothing.
+    pub fn flag(&self, _: &'static str) {}
+
+    /// Adds nothing.
+    pub fn text(&self, _: &'static str, _: impl fmt::Display) {}
 
     /// Tells nothing.
     pub fn fail(&self, _: impl fmt::Display) {}
@@ -50,6 +69,11 @@ impl Span {
     pub fn around<F: Future>(self, future: F) -> F {
         future
     }
+
+    /// The future itself.
+    pub fn covers<F: Future>(&self, future: F) -> F {
+        future
+    }
 }
 
 /// Nothing is current.
@@ -59,6 +83,11 @@ pub struct Entered;
 /// The future itself.
 pub fn carried<F: Future>(future: F) -> F {
     future
+}
+
+/// The work itself.
+pub fn carrying<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    work
 }
 
 /// Tells nothing.

@@ -10,26 +10,28 @@
 //!
 //! `no_span.rs` stands in for this file in a build without the feature.
 
+mod headers;
+mod http;
+mod told;
+
 use std::{
     borrow::Cow,
     cell::RefCell,
     fmt,
     future::{Future, poll_fn},
-    pin::pin,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
+use futures::{FutureExt as _, future::Either};
 use opentelemetry::{
     Context, KeyValue,
-    propagation::{Extractor, Injector, TextMapPropagator as _},
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
-use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
-use tonic::{
-    Code,
-    codegen::http::{HeaderMap, HeaderName, HeaderValue},
-};
+use opentelemetry_sdk::trace::SdkTracer;
+use tonic::{Code, codegen::http::HeaderMap};
+
+use told::told;
 
 /// Set once spans are sent somewhere.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
@@ -111,8 +113,7 @@ impl Span {
     /// What a client asks of us by a gRPC method. Its headers may tell to which trace that belongs.
     pub fn grpc_server(path: &str, headers: &HeaderMap) -> Self {
         let Some(tracer) = TRACER.get() else { return Span(None) };
-        let parent =
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
+        let parent = headers::extract(headers);
         Span::new(name_of(path), SpanKind::Server, parent, rpc(path)).begun(tracer)
     }
 
@@ -126,7 +127,7 @@ impl Span {
     /// Tells a server to which trace its work belongs.
     pub fn inject(&self, headers: &mut HeaderMap) {
         if let Some(context) = self.context() {
-            TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
+            headers::inject(context, headers);
         }
     }
 
@@ -137,10 +138,24 @@ impl Span {
         }
     }
 
+    /// Says that something is so.
+    pub fn flag(&self, key: &'static str) {
+        if let Some(context) = self.context() {
+            context.span().set_attribute(KeyValue::new(key, true));
+        }
+    }
+
+    /// Adds a text. It must hold nothing that may not be told.
+    pub fn text(&self, key: &'static str, value: impl fmt::Display) {
+        if let Some(context) = self.context() {
+            context.span().set_attribute(KeyValue::new(key, value.to_string()));
+        }
+    }
+
     /// It went wrong.
     pub fn fail(&self, why: impl fmt::Display) {
         if let Some(context) = self.context() {
-            context.span().set_status(Status::error(why.to_string()));
+            context.span().set_status(Status::error(told(why)));
         }
     }
 
@@ -169,11 +184,25 @@ impl Span {
     }
 
     /// It is current while `future` is polled, and ends with it. A request becomes a span when it has to wait.
-    pub async fn around<F: Future>(self, future: F) -> F::Output {
-        let mut future = pin!(future);
+    pub fn around<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        match self.0 {
+            None => Either::Left(future),
+            Some(_) => Either::Right(Box::pin(async move { self.covers(future).await })),
+        }
+    }
+
+    /// The same, and it goes on.
+    pub fn covers<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
+        match self.0 {
+            None => Either::Left(future),
+            Some(_) => Either::Right(self.covered(Box::pin(future))),
+        }
+    }
+
+    async fn covered<F: Future + Unpin>(&self, mut future: F) -> F::Output {
         poll_fn(|context| {
             let _entered = self.enter();
-            let polled = future.as_mut().poll(context);
+            let polled = future.poll_unpin(context);
             if let (true, Some(work), Some(tracer)) = (polled.is_pending(), &self.0, TRACER.get()) {
                 work.context(tracer);
             }
@@ -212,14 +241,22 @@ fn current(tracer: &SdkTracer) -> Context {
 
 /// `future`, as part of what is current now, wherever it is polled.
 pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let work = TRACER.get().and_then(|_| CURRENT.with_borrow(Clone::clone));
-    async move {
-        let mut future = pin!(future);
-        poll_fn(|context| {
-            let _entered = Entered(work.clone().map(|work| CURRENT.replace(Some(work))));
-            future.as_mut().poll(context)
-        })
-        .await
+    let Some(work) = TRACER.get().and_then(|_| CURRENT.with_borrow(Clone::clone)) else {
+        return Either::Left(future);
+    };
+    let mut future = Box::pin(future);
+    Either::Right(poll_fn(move |context| {
+        let _entered = Entered(Some(CURRENT.replace(Some(work.clone()))));
+        future.poll_unpin(context)
+    }))
+}
+
+/// `work`, as part of what is current now, on whatever thread it is done.
+pub fn carrying<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let current = TRACER.get().and_then(|_| CURRENT.with_borrow(Clone::clone));
+    move || {
+        let _entered = Entered(current.map(|current| CURRENT.replace(Some(current))));
+        work()
     }
 }
 
@@ -228,7 +265,7 @@ pub fn fail(why: impl fmt::Display) {
     if TRACER.get().is_some() {
         CURRENT.with_borrow(|current| {
             if let Some(context) = current.as_ref().and_then(|work| work.context.get()) {
-                context.span().set_status(Status::error(why.to_string()));
+                context.span().set_status(Status::error(told(why)));
             }
         });
     }
@@ -246,30 +283,4 @@ fn rpc(path: &str) -> Vec<KeyValue> {
         attributes.push(KeyValue::new("rpc.method", method.to_owned()));
     }
     attributes
-}
-
-struct Headers<'a>(&'a HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(HeaderName::as_str).collect()
-    }
-}
-
-struct HeadersMut<'a>(&'a mut HeaderMap);
-
-impl Injector for HeadersMut<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        // There is no state to tell of, mostly.
-        if value.is_empty() {
-            return;
-        }
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
-            self.0.insert(name, value);
-        }
-    }
 }

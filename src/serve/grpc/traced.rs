@@ -1,24 +1,18 @@
 //! Requests as spans, which belong to what their client does.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Either},
 };
-use http_body::{Frame, SizeHint};
 use tonic::{
-    Status,
     body::Body,
     codegen::http::{Request, Response},
 };
 use tower::{Layer, Service};
 
-use crate::observe::{Span, span};
+use crate::observe::{Span, TracedBody, span};
 
 /// Makes a span of each request, if spans are sent somewhere.
 #[derive(Debug, Clone, Copy)]
@@ -61,42 +55,12 @@ where
             let _entered = span.enter();
             span::carried(self.inner.call(request))
         };
-        let traced =
-            async move { Ok(answer.await?.map(|inner| Body::new(TracedBody { inner, span }))) };
+        let traced = async move {
+            let answer = answer.await?;
+            // Of one that is nothing but headers.
+            span.grpc_status(answer.headers());
+            Ok(answer.map(|inner| Body::new(TracedBody::new(inner, span, None))))
+        };
         Either::Right(traced.boxed())
-    }
-}
-
-/// The body of an answer, which is made while it is sent.
-struct TracedBody {
-    inner: Body,
-    span: Span,
-}
-
-impl http_body::Body for TracedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.get_mut();
-        let _entered = this.span.enter();
-        let frame = Pin::new(&mut this.inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-        {
-            this.span.grpc_status(trailers);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

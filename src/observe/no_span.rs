@@ -15,6 +15,11 @@ pub struct Span;
 
 impl Span {
     /// No span.
+    pub fn none() -> Self {
+        Span
+    }
+
+    /// No span.
     pub fn request(_: &'static str, _: impl IntoIterator<Item = (&'static str, u64)>) -> Self {
         Span
     }

@@ -90,6 +90,11 @@ impl Span {
         Span(Some(Arc::new(Work { name, kind, parent, began, attributes, context })))
     }
 
+    /// No span, for what nothing is told of.
+    pub fn none() -> Self {
+        Span(None)
+    }
+
     /// What somebody has asked of us, at the beginning of a trace.
     pub fn request(
         name: &'static str,

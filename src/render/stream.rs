@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     castore::Node,
+    observe::span::carried,
     service::{blob::BlobService, directory::DirectoryService},
 };
 
@@ -111,7 +112,7 @@ impl Reading {
     fn start(blobs: Arc<dyn BlobService>, segment: Segment) -> Self {
         let left = segment.wanted_len();
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-        let task = tokio::spawn(read::read(blobs, segment, sender)).abort_handle();
+        let task = tokio::spawn(carried(read::read(blobs, segment, sender))).abort_handle();
         Reading { pieces, task, left }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         is_spooled_as_claimed, pipe, spool_nar,
     },
     nix::{Compression, nar::NarProblem},
+    observe::span::carrying,
     service::{Error, Result, blob::BlobService, directory::DirectoryService},
 };
 
@@ -42,7 +43,7 @@ pub(super) async fn transfer(
     let compression = told.file.archive.compression;
     let runtime = Handle::current();
     let claim = told.unproven_claim();
-    let ingest = spawn_blocking(move || {
+    let ingest = spawn_blocking(carrying(move || {
         let archive: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(file),
             _ => {
@@ -61,7 +62,7 @@ pub(super) async fn transfer(
             return Ok(None);
         }
         ingest_nar(archive, Some(expected), &blobs, &*directories, &runtime).map(Some)
-    });
+    }));
     let ((), outcome) = tokio::join!(pump(download, arriving), ingest);
     let stopped = |_| Error::unavailable(cache.endpoint(), IngestNarError::Stopped);
     let ingested = outcome.map_err(stopped)?.map_err(|error| explain(cache, told, error))?;

@@ -1,5 +1,7 @@
 //! Archives and binary caches, beside the real Nix.
 
+#[path = "../support/http.rs"]
+mod http;
 #[path = "../support/real_nix.rs"]
 mod real_nix;
 #[path = "../support/mod.rs"]
@@ -18,7 +20,6 @@ mod caches;
 mod closure;
 mod copy;
 mod evicted;
-mod http;
 mod in_front;
 mod interrupted;
 mod proof;

@@ -82,6 +82,18 @@ pub fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     }
 }
 
+/// Whether something is said to be so.
+pub fn flag(attributes: &[KeyValue], key: &str) -> bool {
+    let attribute = attributes.iter().find(|attribute| attribute.key == key);
+    let value = attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref());
+    matches!(value, Some(Value::BoolValue(true)))
+}
+
+/// As people write it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A number among attributes.
 pub fn number(attributes: &[KeyValue], key: &str) -> Option<i64> {
     let attribute = attributes.iter().find(|attribute| attribute.key == key)?;

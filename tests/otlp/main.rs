@@ -1,10 +1,13 @@
 //! Traces and metrics of the real program, as a collector gets them.
 
+#[path = "../support/http.rs"]
+mod http;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod collector;
 mod metrics;
+mod served;
 mod traces;
 mod trouble;
 
@@ -29,10 +32,15 @@ const FILE_LEN: usize = 1 << 20;
 
 impl Far {
     fn new() -> Self {
+        Self::with(FILE_LEN)
+    }
+
+    /// The same, whose file has so many bytes.
+    fn with(len: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let tree = dir.path().join("tree");
         fs::create_dir(&tree).expect("new");
-        write(tree.join("file"), noise(1, FILE_LEN), 0o644);
+        write(tree.join("file"), noise(1, len), 0o644);
         let name = import(&dir.path().join("store"), &tree);
         Far { dir, name }
     }

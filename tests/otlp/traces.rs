@@ -8,20 +8,20 @@ use tonic::Request;
 
 use crate::{
     Collector, FILE_LEN, Far,
-    collector::{number, text},
+    collector::{hex, number, text},
     end, over,
     support::{Mounted, can_mount, noise},
 };
 
-type Spans = Vec<(String, Span)>;
+pub type Spans = Vec<(String, Span)>;
 
-fn spans_of(spans: &Spans, command: &str, kind: SpanKind) -> Vec<Span> {
+pub fn spans_of(spans: &Spans, command: &str, kind: SpanKind) -> Vec<Span> {
     let of_kind = spans.iter().filter(|(of, span)| of == command && span.kind == kind as i32);
     of_kind.map(|(_, span)| span.clone()).collect()
 }
 
 /// Without the question by which a client connects ahead: it does so before anything is traced.
-fn without_greetings(spans: Vec<Span>) -> Vec<Span> {
+pub fn without_greetings(spans: Vec<Span>) -> Vec<Span> {
     let is_greeting =
         |span: &Span| span.parent_span_id.is_empty() && span.name.ends_with("BlobService/Stat");
     spans.into_iter().filter(|span| !is_greeting(span)).collect()
@@ -139,7 +139,6 @@ fn any_client_can_say_to_which_trace_its_call_belongs_and_none_can_break_anythin
     end(daemon);
     let spans = spans_of(&collector.spans(), "daemon", SpanKind::Server);
     assert_eq!(spans.len(), headers.len());
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let told: Vec<_> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     assert_eq!(told.len(), 1, "{spans:?}");
     assert_eq!(hex(&told[0].parent_span_id), PARENT);

@@ -1,4 +1,5 @@
 //! `lazystore serve`, and the least of a client for it.
+#![allow(dead_code)] // Each binary uses its part.
 
 use std::{
     io::{Read as _, Write as _},

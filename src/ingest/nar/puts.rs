@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::{IngestNarError, assembly::Step};
-use crate::service::{self, blob, blob::BlobService};
+use crate::{
+    observe::span::carrying,
+    service::{self, blob, blob::BlobService},
+};
 
 /// How many batches and large files are under way at once.
 pub(super) const UNDER_WAY_MAX: usize = 4;
@@ -66,7 +69,7 @@ impl<'a> Puts<'a> {
         let files: Vec<Bytes> = files.collect();
         let (blobs, runtime) = (self.blobs.clone(), self.runtime.clone());
         let put = move || runtime.block_on(blobs.put_all(files));
-        Put::Small(self.runtime.spawn_blocking(put))
+        Put::Small(self.runtime.spawn_blocking(carrying(put)))
     }
 
     /// Begins to store a file that comes in pieces.
@@ -74,7 +77,7 @@ impl<'a> Puts<'a> {
         let (pieces, incoming) = channel(PIECES_WAITING_MAX);
         let (blobs, runtime) = (self.blobs.clone(), self.runtime.clone());
         let put = move || runtime.block_on(put_large(&*blobs, incoming));
-        LargePut { pieces: Some(pieces), outcome: self.runtime.spawn_blocking(put) }
+        LargePut { pieces: Some(pieces), outcome: self.runtime.spawn_blocking(carrying(put)) }
     }
 
     pub(super) fn push(&mut self, steps: Vec<Step>, put: Put) {

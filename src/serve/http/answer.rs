@@ -18,6 +18,7 @@ use super::{
     error::Error,
     metrics::Answering,
     route::Route,
+    traced,
     upload::{self, Uploads},
 };
 use crate::{
@@ -55,17 +56,18 @@ pub(super) async fn answer(State(cache): State<Arc<BinaryCache>>, request: Reque
     let route = Route::parse(&path);
     let name = route.as_ref().map_or("none", Route::name);
     let answering = Answering::begin();
+    let span = traced::begin(&method, route.as_ref(), request.headers(), &path);
     let answer = async {
         match route {
             Some(route) => cache.answer(&route, request).await,
             None => Err(Error::Absent("what was asked for".to_owned())),
         }
     };
-    let (response, spent) = answering.watch(answer).await;
-    let response = response.unwrap_or_else(Error::into_response);
+    let (response, spent) = answering.watch(span.covers(answer)).await;
+    let response = response.unwrap_or_else(|error| traced::refuse(&span, error));
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     answering.answered((&method, &path, name), response.status(), spent);
-    response
+    traced::follow(span, &method, response)
 }
 
 impl BinaryCache {

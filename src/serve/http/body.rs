@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{observe::event, render::RenderError};
+use crate::{
+    observe::{event, span::carried},
+    render::RenderError,
+};
 
 /// How long a client may take nothing of what is ready for it, before it is given up.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
@@ -27,14 +30,14 @@ pub(super) fn paced<T: Send + 'static>(
     held: T,
 ) -> Body {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
-    tokio::spawn(async move {
+    tokio::spawn(carried(async move {
         // Also what is asked for at this moment is given up.
         tokio::select! {
             () = send_all(pieces, &sender) => {}
             () = sender.closed() => {}
         }
         drop(held);
-    });
+    }));
     Body::from_stream(Paced { receiver, is_whole: false })
 }
 

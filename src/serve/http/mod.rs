@@ -30,6 +30,7 @@ mod metrics;
 mod nar;
 mod range;
 mod route;
+mod traced;
 mod upload;
 
 use std::{path::PathBuf, sync::Arc};

@@ -57,7 +57,20 @@ impl Route {
         }
     }
 
-    /// What metrics call it.
+    /// The form of its path.
+    pub(super) fn form(&self) -> &'static str {
+        match self {
+            Route::CacheInfo => "/nix-cache-info",
+            Route::NarInfo(_) => "/{hash}.narinfo",
+            Route::Listing(_) => "/{hash}.ls",
+            Route::Nar(_) | Route::File(_) => "/nar/{file}",
+            Route::Log(_) => "/log/{derivation}",
+            Route::Metrics => "/metrics",
+            Route::Health => "/healthz",
+        }
+    }
+
+    /// What metrics and spans call it.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Route::CacheInfo => "cache_info",

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     ingest::{IngestNarError, IngestedNar, PipeReader, decompress_into, ingest_nar, pipe},
     nix::{Compression, NarHash},
+    observe::span::carrying,
     service::Stores,
 };
 
@@ -47,8 +48,8 @@ impl BinaryCache {
         let (stores, runtime) = (self.stores.clone(), Handle::current());
         let incoming = incoming(body);
         let nar_len_max = uploads.options.nar_len_max;
-        let taken =
-            spawn_blocking(move || take(incoming, compression, nar_len_max, &stores, &runtime));
+        let take = move || take(incoming, compression, nar_len_max, &stores, &runtime);
+        let taken = spawn_blocking(carrying(take));
         let file = taken.await.map_err(|_| IngestNarError::Stopped)??;
         tracing::debug!(url, nar = ?file.nar, "took an archive");
         uploads.files.lock().put(url.into(), Arc::new(file));

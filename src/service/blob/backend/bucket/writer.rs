@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::{Inner, chunker::Chunker, upload::CHUNKS_AT_ONCE_MAX};
 use crate::{
     castore::{Chunk, Digest},
+    observe::span::carried,
     service::{Error, Result, blob::BlobWriter},
 };
 
@@ -41,7 +42,8 @@ impl BucketBlobWriter {
         let chunk = Chunk { digest: Digest::of(&contents), size: contents.len() as u64 };
         self.chunks.push(chunk);
         let inner = self.inner.clone();
-        self.under_way.spawn(async move { inner.uploads.chunk(chunk.digest, contents).await });
+        let store = async move { inner.uploads.chunk(chunk.digest, contents).await };
+        self.under_way.spawn(carried(store));
         Ok(())
     }
 

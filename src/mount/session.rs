@@ -283,6 +283,7 @@ impl Worker {
             Outcome::ReadLocal { unique, ino, blob, offset, len, timer } => {
                 if self.read_local(unique, &blob, offset, len) {
                     timer.read_locally(self.fuse.vfs(), ino, offset, len);
+                    send(&self.device, &self.data[..wire::OUT_HEADER_LEN + len]);
                 } else {
                     drop(blob);
                     match self.fuse.read_elsewhere(unique, ino, offset, len, timer) {
@@ -313,14 +314,13 @@ impl Worker {
         Ok(true)
     }
 
-    /// Reads the file right into the reply. `false` if it cannot be read; then nothing was answered.
+    /// Reads the file right into the reply in [`data`](Worker::data). `false` if it cannot be read.
     fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) -> bool {
         let end = wire::OUT_HEADER_LEN + len;
         match blob.read_exact_once_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
             Ok(()) => {
                 let header = wire::header(end, 0, unique);
                 self.data[..wire::OUT_HEADER_LEN].copy_from_slice(&header);
-                send(&self.device, &self.data[..end]);
                 true
             }
             Err(error) => {

@@ -60,7 +60,7 @@ pub struct Family {
 }
 
 /// All metrics of a scrape, by their names.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Families(pub BTreeMap<String, Family>);
 
 /// Scrapes.

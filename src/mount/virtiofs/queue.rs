@@ -109,8 +109,8 @@ impl Worker {
                 let len = len.min(slot.room().saturating_sub(OUT_HEADER_LEN));
                 match self.read(unique, &blob, offset, len) {
                     Some(message) => {
-                        slot.reply(message);
                         timer.read_locally(fuse.vfs(), ino, offset, len);
+                        slot.reply(message);
                     }
                     None => {
                         drop(blob);

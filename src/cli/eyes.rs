@@ -50,7 +50,7 @@ impl EyesOptions {
         slow::set_bound(self.slow_log);
         let otlp = Otlp::new(self.otlp_endpoint.as_deref())?;
         if !self.slow_log.is_zero() {
-            timing::switch_on_for_what_waits();
+            timing::switch_on_for(self.slow_log);
         }
         if !self.metrics.is_empty() || otlp.is_wanted() {
             timing::switch_on();

@@ -1,7 +1,8 @@
 //! How long requests take, and what is told of those that take long.
 //!
 //! Nothing here takes a lock, and without metrics and slow log nothing looks at the clock: then a request costs what it
-//! costs without this file. Each thread counts in a place of its own.
+//! costs without this file. Each thread counts in a place of its own. What is answered at once is [sampled](Sampled);
+//! whoever waits is timed exactly.
 
 use std::{
     pin::Pin,
@@ -17,8 +18,8 @@ use bytes::Bytes;
 use super::{fuse::Message, wire::op};
 use crate::{
     observe::{
-        Gauge, Held, Histogram, SLOTS, Scrape, Snapshot, event, names, register_once, slot, slow,
-        spent::Spent, tally::Source, timing,
+        Gauge, Held, Sampled, Scrape, event, names, register_once, slow, spent::Spent,
+        tally::Source, timing::Moment,
     },
     vfs::{Ino, Vfs},
 };
@@ -61,8 +62,7 @@ const ERRORS: [(&str, i32); 14] = [
     ("other", 0),
 ];
 
-static TOOK: [[Histogram; OPERATIONS.len()]; SLOTS] =
-    [const { [const { Histogram::new() }; OPERATIONS.len()] }; SLOTS];
+static TOOK: Sampled<{ OPERATIONS.len() }> = Sampled::new();
 static FAILED: [[AtomicU64; ERRORS.len()]; OPERATIONS.len()] =
     [const { [const { AtomicU64::new(0) }; ERRORS.len()] }; OPERATIONS.len()];
 static WAITING: Gauge = Gauge::new();
@@ -76,9 +76,7 @@ pub(super) fn tell() {
 fn collect(scrape: &mut Scrape) {
     scrape.number(&names::FUSE_WAITING, &[], WAITING.get() as f64);
     for (at, operation) in OPERATIONS.into_iter().enumerate() {
-        let mut took = Snapshot::default();
-        TOOK.iter().for_each(|slot| took.add(&slot[at].snapshot()));
-        scrape.durations(&names::FUSE_OPERATION, &[operation], &took);
+        scrape.durations(&names::FUSE_OPERATION, &[operation], &TOOK.of(at));
         for ((error, _), count) in ERRORS.iter().zip(&FAILED[at]) {
             match count.load(Relaxed) {
                 // Most errors never happen.
@@ -95,7 +93,7 @@ pub struct Timer {
     /// Which of [`OPERATIONS`].
     operation: usize,
     /// `None` where nobody wants to know.
-    began: Option<Instant>,
+    began: Option<Moment>,
 }
 
 /// What a request is about, for the log.
@@ -144,11 +142,8 @@ impl Timer {
             op::FORGET | op::BATCH_FORGET => 14,
             _ => 15,
         };
-        let began = match opcode {
-            op::LOOKUP | op::READ | op::READDIR | op::READDIRPLUS => timing::now(),
-            _ => timing::now_of_everything(),
-        };
-        Timer { operation, began }
+        let can_wait = matches!(opcode, op::LOOKUP | op::READ | op::READDIR | op::READDIRPLUS);
+        Timer { operation, began: TOOK.begin(operation, can_wait) }
     }
 
     fn name(self) -> &'static str {
@@ -166,20 +161,32 @@ impl Timer {
         }
     }
 
-    /// The request has ended with this errno; 0 for none. Returns how long it took, if somebody wants to know.
+    /// The request was answered at once, with this errno; 0 for none. Returns how long it took, if somebody wants to know.
     #[inline]
     pub(super) fn ended(self, errno: i32) -> Option<Duration> {
+        let took = TOOK.end(self.operation, self.began?);
+        self.count_error(errno);
+        Some(took)
+    }
+
+    /// The same for one that had to wait.
+    fn waited(self, errno: i32) -> Option<Duration> {
         let took = self.began?.elapsed();
-        TOOK[slot()][self.operation].note(took);
+        TOOK.waited(self.operation, took);
+        self.count_error(errno);
+        Some(took)
+    }
+
+    #[inline]
+    fn count_error(self, errno: i32) {
         if errno != 0 {
             let is_it = |(_, number): &(&str, i32)| *number == errno;
             let error = ERRORS.iter().position(is_it).unwrap_or(ERRORS.len() - 1);
             FAILED[self.operation][error].fetch_add(1, Relaxed);
         }
-        Some(took)
     }
 
-    /// A file on the local disk was read into the reply.
+    /// A file on the local disk was read into the reply, which is about to be given.
     #[inline]
     pub(super) fn read_locally(self, vfs: &Vfs, ino: Ino, offset: u64, len: usize) {
         Source::File.read(len as u64);
@@ -198,7 +205,13 @@ impl Timer {
         subject: Subject,
         reply: Pin<Box<dyn Future<Output = (Message, Spent)> + Send>>,
     ) -> Pin<Box<dyn Future<Output = Message> + Send>> {
-        let waiter = Waiter { timer: self, vfs, subject, _held: WAITING.hold(), is_over: false };
+        let began = self.began.map(|began| match began {
+            // What there was before was nothing that is waited for.
+            Moment::Unknown | Moment::Rough(_) => Moment::Exact(Instant::now()),
+            exact => exact,
+        });
+        let timer = Timer { began, ..self };
+        let waiter = Waiter { timer, vfs, subject, _held: WAITING.hold(), is_over: false };
         Box::pin(async move {
             let mut waiter = waiter;
             let (message, spent) = reply.await;
@@ -256,7 +269,7 @@ impl Waiter {
 
     fn end(&mut self, errno: i32, spent: Spent) {
         self.is_over = true;
-        let Some(took) = self.timer.ended(errno) else { return };
+        let Some(took) = self.timer.waited(errno) else { return };
         if let Some(held_back) = slow::is_told(took) {
             self.timer.tell(&self.vfs, &self.subject, (took, spent), errno, held_back);
         }
@@ -274,6 +287,7 @@ impl Drop for Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::timing;
 
     #[test]
     fn every_kind_of_request_counts_under_its_name() {

@@ -63,9 +63,15 @@ impl Histogram {
     /// Counts one.
     #[inline]
     pub fn note(&self, took: Duration) {
+        self.note_many(took, 1);
+    }
+
+    /// Counts so many that took as long each.
+    #[inline]
+    pub fn note_many(&self, took: Duration, count: u64) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.places[place_of(nanos)].fetch_add(1, Relaxed);
-        self.nanos.fetch_add(nanos, Relaxed);
+        self.places[place_of(nanos)].fetch_add(count, Relaxed);
+        self.nanos.fetch_add(nanos.wrapping_mul(count), Relaxed);
     }
 
     /// What was counted so far.

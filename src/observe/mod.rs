@@ -19,6 +19,7 @@ pub mod names;
 pub mod otlp;
 mod process;
 mod rate;
+mod sampled;
 mod scrape;
 pub mod slow;
 #[cfg_attr(not(feature = "otlp"), path = "no_span.rs")]
@@ -28,11 +29,12 @@ pub mod tally;
 pub mod timing;
 mod traced_body;
 
-pub use counter::{Counter, Gauge, Held, SLOTS, slot};
+pub use counter::{Counter, Gauge, Held};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
 pub use metric::{Kind, Metric, Role};
 pub use process::begin;
 pub use rate::Rate;
+pub use sampled::Sampled;
 pub use scrape::{Scrape, register, register_once, scrape};
 pub use span::Span;
 pub use traced_body::TracedBody;

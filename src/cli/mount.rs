@@ -200,7 +200,7 @@ impl Mount {
         runtime: &Runtime,
     ) -> anyhow::Result<Supervised> {
         let supervised = Supervised::from_env();
-        let probe = mountpoint.probe().context("the mount is gone")?;
+        let probe = mountpoint.probe();
         if supervised.is_told() && !ask::answers(&probe) {
             bail!("the mount does not answer");
         }
@@ -250,9 +250,8 @@ async fn unmount(
         Err(mountpoint::Error::Busy(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    let path = mountpoint.path().to_owned();
-    // The mount goes on being served meanwhile, so looking at its users cannot block for ever.
-    let users = tokio::task::spawn_blocking(move || busy::users(&path)).await?;
+    let device = mountpoint.device();
+    let users = tokio::task::spawn_blocking(move || busy::users(device)).await?;
     for user in users.unwrap_or_default() {
         warn!(event = event::MOUNT_IN_USE, %user, "the mount is in use");
     }

@@ -2,9 +2,10 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use super::mountpoint::device_at;
 
 /// How many users are looked for; more would not be read.
 const USERS_MAX: usize = 16;
@@ -26,9 +27,9 @@ impl fmt::Display for User {
     }
 }
 
-/// The processes that use the filesystem mounted at `mountpoint`, as far as this user may see them.
-pub fn users(mountpoint: &Path) -> io::Result<Vec<User>> {
-    let device = fs::metadata(mountpoint)?.dev();
+/// The processes that use the filesystem with this device number, as far as this user may see them. It is not asked
+/// anything itself, and neither are others that may not answer.
+pub fn users(device: u64) -> io::Result<Vec<User>> {
     let mut users = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -49,8 +50,7 @@ pub fn users(mountpoint: &Path) -> io::Result<Vec<User>> {
 }
 
 fn how_used(process: &Path, device: u64) -> Option<&'static str> {
-    let is_there =
-        |path: PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.dev() == device);
+    let is_there = |path: PathBuf| device_at(&path).is_ok_and(|there| there == device);
     for (link, how) in [("cwd", "working directory"), ("root", "root"), ("exe", "program")] {
         if is_there(process.join(link)) {
             return Some(how);

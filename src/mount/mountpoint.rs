@@ -79,6 +79,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Mountpoint {
     path: PathBuf,
+    /// Its device number. As long as it is attached, nothing else has it.
+    device: u64,
 }
 
 /// Attaches a new filesystem to the directory `path`. The descriptor carries its requests.
@@ -91,11 +93,17 @@ pub fn mount(path: &Path, allow_other: bool) -> Result<(Mountpoint, OwnedFd, boo
     if !fs::metadata(&path).map_err(no_directory)?.is_dir() {
         return Err(no_directory(io::ErrorKind::NotADirectory.into()));
     }
-    let device = match rustix::process::geteuid().is_root() {
+    let requests = match rustix::process::geteuid().is_root() {
         true => mount_as_root(&path, allow_other)?,
         false => mount_by_helper(&path, allow_other)?,
     };
-    Ok((Mountpoint { path }, device, stale))
+    match device_at(&path) {
+        Ok(device) => Ok((Mountpoint { path, device }, requests, stale)),
+        Err(source) => {
+            detach(&path)?;
+            Err(Error::Mount { mountpoint: path, source })
+        }
+    }
 }
 
 /// Detaches what is left at `path` of a filesystem whose process died. `false` if there is nothing like that.
@@ -103,7 +111,7 @@ pub fn detach_stale(path: &Path) -> Result<bool, Error> {
     // Attributes may be cached, statfs never is. A connection that is just being torn down aborts it.
     match rustix::fs::statfs(path) {
         Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => {
-            Mountpoint { path: path.to_owned() }.detach()?;
+            detach(path)?;
             Ok(true)
         }
         Ok(_) | Err(_) => Ok(false),
@@ -119,23 +127,32 @@ impl Mountpoint {
     /// Lets the kernel read further ahead than it does by default, in requests that are as much longer: what is here
     /// (`is_local`) costs little to read, a request a lot. Only root may; the session must be running.
     pub fn read_further_ahead(&self, is_local: bool) -> io::Result<()> {
-        let device = device_at(&self.path)?;
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
         let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
         let kib = if is_local { READ_AHEAD_KIB } else { FAR_READ_AHEAD_KIB };
         fs::write(setting, kib.to_string())
     }
 
+    /// Its device number.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
     /// What asks it whether it lives.
-    pub fn probe(&self) -> io::Result<Probe> {
-        Ok(Probe::new(self.path.clone(), device_at(&self.path)?))
+    pub fn probe(&self) -> Probe {
+        Probe::new(self.path.clone(), self.device)
+    }
+
+    /// Whether it is still attached there, and nothing lies over it. It is not asked itself.
+    pub fn is_attached(&self) -> bool {
+        device_at(&self.path).is_ok_and(|device| device == self.device)
     }
 
     /// Detaches the filesystem if nobody uses it; [`Error::Busy`] otherwise.
     pub fn unmount(&self) -> Result<(), Error> {
         if !rustix::process::geteuid().is_root() {
-            return match self.run_helper(&["-u", "-q"]) {
-                Err(Error::HelperFailed(_)) if self.is_mounted() => {
+            return match run_helper(&["-u", "-q"], &self.path) {
+                Err(Error::HelperFailed(_)) if self.is_attached() => {
                     Err(Error::Busy(self.path.clone()))
                 }
                 other => other,
@@ -154,26 +171,25 @@ impl Mountpoint {
 
     /// Takes the filesystem out of the tree of files. Whoever uses it may go on as long as it is served.
     pub fn detach(&self) -> Result<(), Error> {
-        if !rustix::process::geteuid().is_root() {
-            return self.run_helper(&["-u", "-z", "-q"]);
-        }
-        rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
-            .map_err(|error| Error::Unmount { mountpoint: self.path.clone(), source: error.into() })
+        detach(&self.path)
     }
+}
 
-    /// Whether a filesystem of ours is attached there.
-    fn is_mounted(&self) -> bool {
-        rustix::fs::statfs(&self.path).is_ok_and(|statfs| statfs.f_type == libc::FUSE_SUPER_MAGIC)
+fn detach(path: &Path) -> Result<(), Error> {
+    if !rustix::process::geteuid().is_root() {
+        return run_helper(&["-u", "-z", "-q"], path);
     }
+    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+        .map_err(|error| Error::Unmount { mountpoint: path.to_owned(), source: error.into() })
+}
 
-    fn run_helper(&self, args: &[&str]) -> Result<(), Error> {
-        let mut command = Command::new(HELPER);
-        command.args(args).arg("--").arg(&self.path).stdin(Stdio::null());
-        let output = command.output().map_err(Error::Helper)?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Error::HelperFailed(helper_said(&output.stderr))),
-        }
+fn run_helper(args: &[&str], path: &Path) -> Result<(), Error> {
+    let mut command = Command::new(HELPER);
+    command.args(args).arg("--").arg(path).stdin(Stdio::null());
+    let output = command.output().map_err(Error::Helper)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Error::HelperFailed(helper_said(&output.stderr))),
     }
 }
 
@@ -214,8 +230,8 @@ impl Probe {
     }
 }
 
-/// The device of what is mounted at `path`. The kernel knows that without asking anybody.
-fn device_at(path: &Path) -> io::Result<u64> {
+/// The device number of what is at `path`. The kernel knows that without asking anybody.
+pub(super) fn device_at(path: &Path) -> io::Result<u64> {
     let flags = rustix::fs::AtFlags::STATX_DONT_SYNC;
     let known = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::empty())?;
     Ok(rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor))

@@ -11,8 +11,11 @@ use std::{
     time::Duration,
 };
 
-use lazystore::mount::mountpoint;
-use rustix::process::Signal;
+use lazystore::mount::{busy, mountpoint};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::Signal,
+};
 
 use crate::supervisor::Supervisor;
 use crate::support::{
@@ -36,6 +39,8 @@ fn one_command_imports_and_mounts() {
     let entries: Vec<_> = fs::read_dir(&mountpoint).expect("it lists").flatten().collect();
     assert_eq!(entries.len(), 1);
     assert_eq!(fs::read(entries[0].path()).expect("it reads"), b"hello\n");
+    // They hold the directory open.
+    drop(entries);
     running.signal(Signal::INT);
     assert!(running.wait());
     assert!(!mountpoint.exists());
@@ -180,7 +185,7 @@ fn a_mount_that_nobody_serves_does_not_seem_alive() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mounted = mountpoint::mount(dir.path(), false).expect("root may mount");
     let (mountpoint, device, _) = mounted;
-    let probe = mountpoint.probe().expect("the kernel knows that by itself");
+    let probe = mountpoint.probe();
     let (tell, told) = mpsc::channel();
     let asking = thread::spawn(move || tell.send(probe.ask().is_ok()));
     let silence = told.recv_timeout(Duration::from_secs(1));
@@ -190,6 +195,37 @@ fn a_mount_that_nobody_serves_does_not_seem_alive() {
     assert_eq!(told.recv_timeout(SOON), Ok(false));
     asking.join().expect("no panic").expect("somebody listens");
     mountpoint.detach().expect("root may");
+}
+
+/// As the process does that serves it, and may not wait for itself.
+#[test]
+fn a_mount_is_ended_without_being_asked_anything() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (mountpoint, device, _) = mountpoint::mount(dir.path(), false).expect("root may mount");
+    let pinned = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).expect("it is there");
+    let mut user = Command::new("sleep").arg("600").stdin(pinned).spawn().expect("it runs");
+    let (tell, told) = mpsc::channel();
+    let ending = thread::spawn(move || {
+        let users = busy::users(mountpoint.device());
+        let seen = (mountpoint.is_attached(), users, mountpoint.unmount());
+        mountpoint.detach().expect("root may");
+        tell.send((seen, mountpoint.is_attached())).expect("somebody listens");
+    });
+    let ended = told.recv_timeout(SOON);
+    // Whoever waits for an answer gets an error now.
+    drop(device);
+    ending.join().expect("no panic");
+    user.kill().expect("it is ours");
+    user.wait().expect("it is ours");
+    let ((was_attached, users, unmounted), is_attached) = ended.expect("nobody was waited for");
+    assert!(was_attached && !is_attached);
+    assert!(matches!(unmounted, Err(mountpoint::Error::Busy(_))), "{unmounted:?}");
+    let users = users.expect("proc is there");
+    let [found] = users.as_slice() else { panic!("{users:?}") };
+    assert_eq!((found.pid, found.command.as_str(), found.how), (user.id(), "sleep", "open file"));
 }
 
 #[test]
@@ -268,7 +304,16 @@ fn a_user_who_is_not_root_mounts_through_fusermount3() {
         .output()
         .expect("there is a shell");
     assert_eq!(output.stdout, b"mine");
+    // One who uses it is told of, and does not keep it there.
+    let mut user = Command::new("sleep");
+    user.arg("600").current_dir(home.join("mnt")).uid(NOBODY).gid(NOBODY);
+    let mut user = user.spawn().expect("it runs");
     running.signal(Signal::TERM);
+    let line = running.wait_for_line("the mount is in use");
+    assert!(line.contains(&format!("sleep (pid {}, working directory)", user.id())), "{line}");
+    running.wait_for_line("detached while in use");
+    user.kill().expect("it is ours");
+    user.wait().expect("it is ours");
     assert!(running.wait(), "it said:\n{}", running.log.join("\n"));
     assert!(!is_mounted(&home.join("mnt")));
 }

@@ -15,6 +15,7 @@ use crate::{
             BlobService,
             layer::{BlobCounters, MeasuredBlobs},
         },
+        counters::Backend,
         directory::{
             DirectoryService,
             layer::{DirectoryCounters, MeasuredDirectories},
@@ -76,7 +77,7 @@ pub(super) fn blobs(
 ) -> Arc<dyn BlobService> {
     let counters = Arc::new(BlobCounters::default());
     counters.tell(backend);
-    Arc::new(MeasuredBlobs::new(inner, counters, phase))
+    Arc::new(MeasuredBlobs::new(inner, counters, Backend::new(backend, phase)))
 }
 
 pub(super) fn directories(
@@ -86,7 +87,7 @@ pub(super) fn directories(
 ) -> Arc<dyn DirectoryService> {
     let counters = Arc::new(DirectoryCounters::default());
     counters.tell(backend);
-    Arc::new(MeasuredDirectories::new(inner, counters, phase))
+    Arc::new(MeasuredDirectories::new(inner, counters, Backend::new(backend, phase)))
 }
 
 pub(super) fn path_infos(
@@ -96,5 +97,5 @@ pub(super) fn path_infos(
 ) -> Arc<dyn PathInfoService> {
     let counters = Arc::new(PathInfoCounters::default());
     counters.tell(backend);
-    Arc::new(MeasuredPathInfos::new(inner, counters, phase))
+    Arc::new(MeasuredPathInfos::new(inner, counters, Backend::new(backend, phase)))
 }

@@ -25,7 +25,16 @@ impl Span {
     }
 
     /// No span.
-    pub fn grpc_client(_: &str) -> Self {
+    pub fn operation(
+        _: &str,
+        _: (&'static str, &'static str),
+        _: Option<&dyn fmt::Display>,
+    ) -> Self {
+        Span
+    }
+
+    /// No span.
+    pub fn grpc_client(_: &str, _: &str) -> Self {
         Span
     }
 
@@ -41,6 +50,11 @@ impl Span {
         _: Option<&'static str>,
         _: &HeaderMap,
     ) -> Self {
+        Span
+    }
+
+    /// No span.
+    pub fn http_client(_: &Method, _: &str, _: impl fmt::Display) -> Self {
         Span
     }
 

@@ -50,12 +50,35 @@ pub fn are_sent() -> bool {
     TRACER.get().is_some()
 }
 
+/// To what a span belongs.
+#[derive(Debug)]
+enum Parent {
+    /// A span, perhaps of another process; or none.
+    Known(Context),
+    /// What becomes a span at the latest when this one does.
+    Begun(Arc<Work>),
+}
+
+impl Parent {
+    fn current() -> Self {
+        let current = CURRENT.with_borrow(Clone::clone);
+        current.map_or_else(|| Parent::Known(Context::new()), Parent::Begun)
+    }
+
+    fn context(&self, tracer: &SdkTracer) -> &Context {
+        match self {
+            Parent::Known(context) => context,
+            Parent::Begun(work) => work.context(tracer),
+        }
+    }
+}
+
 /// What a span is about; it may have become none yet.
 #[derive(Debug)]
 struct Work {
     name: Cow<'static, str>,
     kind: SpanKind,
-    parent: Context,
+    parent: Parent,
     began: SystemTime,
     attributes: Vec<KeyValue>,
     /// Once it is a span.
@@ -69,7 +92,8 @@ impl Work {
                 .with_kind(self.kind.clone())
                 .with_start_time(self.began)
                 .with_attributes(self.attributes.iter().cloned());
-            self.parent.with_span(tracer.build_with_context(builder, &self.parent))
+            let parent = self.parent.context(tracer);
+            parent.with_span(tracer.build_with_context(builder, parent))
         })
     }
 }
@@ -82,7 +106,7 @@ impl Span {
     fn new(
         name: impl Into<Cow<'static, str>>,
         kind: SpanKind,
-        parent: Context,
+        parent: Parent,
         attributes: Vec<KeyValue>,
     ) -> Self {
         let (name, began) = (name.into(), SystemTime::now());
@@ -105,20 +129,40 @@ impl Span {
         }
         let number = |(key, value): (&'static str, u64)| KeyValue::new(key, value as i64);
         let attributes = attributes.into_iter().map(number).collect();
-        Span::new(name, SpanKind::Internal, Context::new(), attributes)
+        Span::new(name, SpanKind::Internal, Parent::Known(Context::new()), attributes)
+    }
+
+    /// What is asked of a store that is far, which is called `backend`: an operation of a service, about `key`.
+    pub fn operation(
+        backend: &str,
+        (service, operation): (&'static str, &'static str),
+        key: Option<&dyn fmt::Display>,
+    ) -> Self {
+        if TRACER.get().is_none() {
+            return Span(None);
+        }
+        let mut attributes = vec![
+            KeyValue::new("lazystore.backend", backend.to_owned()),
+            KeyValue::new("lazystore.service", service),
+            KeyValue::new("lazystore.operation", operation),
+        ];
+        attributes.extend(key.map(|key| KeyValue::new("lazystore.key", key.to_string())));
+        let name = format!("{backend} {service} {operation}");
+        Span::new(name, SpanKind::Internal, Parent::current(), attributes)
     }
 
     /// What we ask of a server by a gRPC method, `/package.Service/Method`.
-    pub fn grpc_client(path: &str) -> Self {
+    pub fn grpc_client(path: &str, server: &str) -> Self {
         let Some(tracer) = TRACER.get() else { return Span(None) };
-        let parent = current(tracer);
-        Span::new(name_of(path), SpanKind::Client, parent, rpc(path)).begun(tracer)
+        let mut attributes = rpc(path);
+        attributes.extend(told::url(server).server());
+        Span::new(name_of(path), SpanKind::Client, Parent::current(), attributes).begun(tracer)
     }
 
     /// What a client asks of us by a gRPC method. Its headers may tell to which trace that belongs.
     pub fn grpc_server(path: &str, headers: &HeaderMap) -> Self {
         let Some(tracer) = TRACER.get() else { return Span(None) };
-        let parent = headers::extract(headers);
+        let parent = Parent::Known(headers::extract(headers));
         Span::new(name_of(path), SpanKind::Server, parent, rpc(path)).begun(tracer)
     }
 
@@ -157,10 +201,10 @@ impl Span {
         }
     }
 
-    /// It went wrong.
+    /// It went wrong. Then it is a span, also if nobody had to wait for that.
     pub fn fail(&self, why: impl fmt::Display) {
-        if let Some(context) = self.context() {
-            context.span().set_status(Status::error(told(why)));
+        if let (Some(work), Some(tracer)) = (&self.0, TRACER.get()) {
+            work.context(tracer).span().set_status(Status::error(told(why)));
         }
     }
 
@@ -237,13 +281,6 @@ impl Drop for Entered {
     }
 }
 
-/// What has been begun is a span from now on, as it has children.
-fn current(tracer: &SdkTracer) -> Context {
-    CURRENT.with_borrow(|current| {
-        current.as_ref().map(|work| work.context(tracer).clone()).unwrap_or_default()
-    })
-}
-
 /// `future`, as part of what is current now, wherever it is polled.
 pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let Some(work) = TRACER.get().and_then(|_| CURRENT.with_borrow(Clone::clone)) else {
@@ -288,4 +325,43 @@ fn rpc(path: &str) -> Vec<KeyValue> {
         attributes.push(KeyValue::new("rpc.method", method.to_owned()));
     }
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::codegen::http::{HeaderMap, Method, StatusCode};
+
+    use super::*;
+
+    /// What nobody may look at.
+    struct Unseen;
+
+    impl fmt::Display for Unseen {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("it is looked at")
+        }
+    }
+
+    /// No test of this process sends spans.
+    #[tokio::test]
+    async fn while_nothing_is_sent_nothing_is_made() {
+        assert!(!are_sent());
+        let headers = HeaderMap::new();
+        for span in [
+            Span::operation("backend", ("service", "operation"), Some(&Unseen)),
+            Span::http_client(&Method::GET, "what", Unseen),
+            Span::http_server(&Method::GET, "what", None, &headers),
+            Span::grpc_client("/service/method", "server"),
+            Span::grpc_server("/service/method", &headers),
+            Span::request("what", [("key", 1)]),
+        ] {
+            assert!(span.0.is_none());
+            span.fail(Unseen);
+            span.text("key", Unseen);
+            span.http_status(StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(span.covers(async { carrying(|| 7)() }).await, 7);
+            assert_eq!(carried(span.around(async { 7 })).await, 7);
+        }
+        fail(Unseen);
+    }
 }

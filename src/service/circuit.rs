@@ -70,6 +70,11 @@ impl Circuit {
         Circuit { endpoint, deadline, state: Mutex::default(), is_open }
     }
 
+    /// What errors call the peer.
+    pub(crate) fn endpoint(&self) -> &Arc<str> {
+        &self.endpoint
+    }
+
     /// Lets a call through, or says why not, at once.
     pub(crate) fn enter(&self) -> Result<(), Error> {
         let state = self.state.lock();

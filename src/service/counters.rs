@@ -1,19 +1,41 @@
-//! What the `metrics` layers count.
+//! What the `metrics` layers count, and what they tell of far stores as spans.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use futures::{Stream, StreamExt as _, stream};
 
 use super::Result;
 use crate::observe::{
-    Histogram, Scrape, names,
+    Histogram, Scrape, Span, names,
     spent::{self, Phase},
     timing,
 };
 
+/// Whom a `metrics` layer asks.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    name: Arc<str>,
+    phase: Phase,
+}
+
+impl Backend {
+    /// One that is called `name`. Waiting for it is waiting for `phase`.
+    pub fn new(name: &str, phase: Phase) -> Self {
+        Backend { name: name.into(), phase }
+    }
+}
+
 /// Counts of one operation of one service. Counting is some relaxed additions, without locks.
 #[derive(Debug, Default)]
 pub struct Operation {
+    service: &'static str,
+    name: &'static str,
     calls: AtomicU64,
     absent: AtomicU64,
     errors: AtomicU64,
@@ -34,7 +56,52 @@ pub struct Counts {
     pub bytes: u64,
 }
 
+/// A call of an operation. Of a far store it is a span, which ends with this.
+pub(super) struct Call {
+    phase: Phase,
+    span: Span,
+}
+
+impl Call {
+    /// Waits for a part of it.
+    async fn wait<T>(&self, part: impl Future<Output = Result<T>>) -> Result<T> {
+        let outcome = spent::on(self.phase, self.span.covers(part)).await;
+        outcome.inspect_err(|error| self.span.fail(error))
+    }
+
+    /// The same stream, as the rest of the call.
+    pub(super) fn follow<T: Send + 'static>(
+        self,
+        items: impl Stream<Item = Result<T>> + Send + Unpin + 'static,
+    ) -> impl Stream<Item = Result<T>> + Send {
+        stream::unfold((self, items), |(call, mut items)| async move {
+            let item = spent::on(call.phase, call.span.covers(items.next())).await?;
+            let item = item.inspect_err(|error| call.span.fail(error));
+            Some((item, (call, items)))
+        })
+    }
+}
+
 impl Operation {
+    /// Nothing was counted yet.
+    pub(super) fn new(service: &'static str, name: &'static str) -> Self {
+        Operation { service, name, ..Operation::default() }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Begins a call. `key` is what it is about, if that is known.
+    pub(super) fn begin(&self, backend: &Backend, key: Option<&dyn fmt::Display>) -> Call {
+        let span = match backend.phase {
+            Phase::Remote => Span::operation(&backend.name, (self.service, self.name), key),
+            Phase::Disk | Phase::Verify => Span::none(),
+        };
+        Call { phase: backend.phase, span }
+    }
+
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -48,11 +115,11 @@ impl Operation {
     /// Waits for a call, and counts it, how long it took and how it ended.
     pub(super) async fn run<T>(
         &self,
-        phase: Phase,
-        call: impl Future<Output = Result<T>>,
+        call: &Call,
+        answer: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let began = timing::now();
-        let result = spent::on(phase, call).await;
+        let result = call.wait(answer).await;
         if let Some(began) = began {
             self.took.note(began.elapsed());
         }
@@ -62,12 +129,21 @@ impl Operation {
     /// The same for a call that may find nothing.
     pub(super) async fn find<T>(
         &self,
-        phase: Phase,
-        call: impl Future<Output = Result<Option<T>>>,
+        call: &Call,
+        answer: impl Future<Output = Result<Option<T>>>,
     ) -> Result<Option<T>> {
-        let result = self.run(phase, call).await;
+        let result = self.run(call, answer).await;
         self.count_absent(&result);
         result
+    }
+
+    /// Waits for what comes later in a call that was counted before.
+    pub(super) async fn go_on<T>(
+        &self,
+        call: &Call,
+        step: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.continued(call.wait(step).await)
     }
 
     /// Counts a call and how it ended.
@@ -102,26 +178,11 @@ impl Operation {
     }
 }
 
-/// The same stream, whose time is spent on `phase`.
-pub(super) fn spending<T: Send + 'static>(
-    phase: Phase,
-    items: impl Stream<Item = T> + Send + Unpin + 'static,
-) -> impl Stream<Item = T> + Send {
-    stream::unfold(items, move |mut items| async move {
-        let item = spent::on(phase, items.next()).await?;
-        Some((item, items))
-    })
-}
-
 /// Adds what was counted of the operations of a service to a scrape. Those that never happened are left out.
-pub(super) fn collect(
-    scrape: &mut Scrape,
-    service: &str,
-    backend: &str,
-    operations: &[(&'static str, &Operation)],
-) {
-    for (name, operation) in operations {
-        let (labels, counts) = ([service, backend, name], operation.counts());
+pub(super) fn collect(scrape: &mut Scrape, backend: &str, operations: &[&Operation]) {
+    for operation in operations {
+        let labels = [operation.service, backend, operation.name];
+        let counts = operation.counts();
         if counts.calls == 0 {
             continue;
         }

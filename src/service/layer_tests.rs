@@ -12,7 +12,7 @@ use super::{
         layer::{BlobCounters, LazyBlobs, LazyOptions, MeasuredBlobs, VerifiedBlobs},
         read_all,
     },
-    counters::Counts,
+    counters::{Backend, Counts},
     directory::{
         DirectoryService,
         layer::{CachedDirectories, LruDirectories, VerifiedDirectories},
@@ -233,7 +233,11 @@ async fn a_closure_that_is_cut_short_is_not_kept_near() {
 async fn metrics_count_calls_absences_errors_and_bytes() {
     let shelf = Shelf::new();
     let counters = Arc::new(BlobCounters::default());
-    let blobs = MeasuredBlobs::new(shelf.stores().blobs, counters.clone(), Phase::Disk);
+    let blobs = MeasuredBlobs::new(
+        shelf.stores().blobs,
+        counters.clone(),
+        Backend::new("test", Phase::Disk),
+    );
     let digest = blobs.put(Bytes::from_static(b"abc")).await.expect("works").digest;
     assert_eq!(read_all(&blobs, &digest, 9).await.expect("works").expect("is there"), "abc");
     assert!(read_all(&blobs, &Digest::of(b"other"), 9).await.expect("works").is_none());
@@ -241,7 +245,7 @@ async fn metrics_count_calls_absences_errors_and_bytes() {
     assert!(read_all(&blobs, &digest, 9).await.is_err());
     let counts = |name| {
         let operations = counters.operations();
-        operations.iter().find(|(n, _)| *n == name).expect("exists").1.counts()
+        operations.iter().find(|operation| operation.name() == name).expect("exists").counts()
     };
     assert_eq!(counts("put"), Counts { calls: 1, bytes: 3, ..Counts::default() });
     assert_eq!(counts("read"), Counts { calls: 3, absent: 1, errors: 1, bytes: 3 });

@@ -5,6 +5,7 @@
 //! cache that fails several times in a row is left alone, and tried in the background until it answers: the same rules
 //! as for a peer that speaks gRPC.
 
+mod answer;
 mod credentials;
 mod download;
 mod error;
@@ -28,10 +29,10 @@ use reqwest::{
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use self::error::Failure;
+use self::{answer::Answer, error::Failure};
 use super::{cache_info::CACHE_INFO_NAME, fault::CacheFault};
 use crate::{
-    observe::event,
+    observe::{Span, event},
     service::{
         Error, Result,
         circuit::{Circuit, News, try_until_it_answers},
@@ -79,6 +80,26 @@ struct Beginning<'a> {
     etag: Option<&'a str>,
 }
 
+/// What an answer means.
+enum Judged {
+    /// It is what was asked for.
+    Here(Response),
+    /// There is no such thing.
+    Absent,
+    /// It is to be asked for there.
+    Elsewhere(Url),
+}
+
+/// What spans call that which is at a URL, by the end of its name: there may be anything before it.
+fn kind_of(url: &Url) -> &'static str {
+    let name = url.path().rsplit('/').next().unwrap_or_default();
+    match name {
+        CACHE_INFO_NAME => "cache_info",
+        _ if name.ends_with(".narinfo") => "narinfo",
+        _ => "nar",
+    }
+}
+
 impl Client {
     /// Of the cache at `base`, an `http(s)` URL that was checked, which errors call `endpoint`.
     pub(super) fn new(
@@ -124,7 +145,7 @@ impl Client {
     }
 
     /// The beginning of an answer.
-    async fn open(self: &Arc<Self>, url: &str, from: Beginning<'_>) -> Result<Option<Response>> {
+    async fn open(self: &Arc<Self>, url: &str, from: Beginning<'_>) -> Result<Option<Answer>> {
         self.ask(url, || self.send(url, &from)).await
     }
 
@@ -232,20 +253,26 @@ impl Client {
     }
 
     /// Sends one question, and follows where it leads.
-    async fn send(&self, url: &str, from: &Beginning<'_>) -> Result<Option<Response>, Failure> {
+    async fn send(&self, url: &str, from: &Beginning<'_>) -> Result<Option<Answer>, Failure> {
         let mut url = Url::parse(url).map_err(|error| self.refused(error.to_string()))?;
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.send_once(&url, from).await?;
-            if response.status().is_redirection() {
-                url = self.redirected(&url, &response)?;
-                continue;
+            let span = Span::http_client(&Method::GET, kind_of(&url), &url);
+            let judged = self.send_once(&url, from, &span).await;
+            match judged.inspect_err(|failure| span.fail(failure.error()))? {
+                Judged::Here(response) => return Ok(Some(Answer::new(response, span))),
+                Judged::Absent => return Ok(None),
+                Judged::Elsewhere(next) => url = next,
             }
-            return self.judge(response);
         }
         Err(self.refused(format!("more than {REDIRECTS_MAX} redirects, at last to {url}")))
     }
 
-    async fn send_once(&self, url: &Url, from: &Beginning<'_>) -> Result<Response, Failure> {
+    async fn send_once(
+        &self,
+        url: &Url,
+        from: &Beginning<'_>,
+        span: &Span,
+    ) -> Result<Judged, Failure> {
         let mut request = self
             .http
             .request(Method::GET, url.clone())
@@ -260,7 +287,12 @@ impl Client {
                 request = request.header(IF_RANGE, etag);
             }
         }
-        request.send().await.map_err(|error| self.unreachable(error))
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        span.http_status(response.status());
+        match response.status().is_redirection() {
+            true => self.redirected(url, &response).map(Judged::Elsewhere),
+            false => self.judge(response),
+        }
     }
 
     fn redirected(&self, url: &Url, response: &Response) -> Result<Url, Failure> {
@@ -276,14 +308,14 @@ impl Client {
     }
 
     /// What an answer means. One that is not there, or not for us, is absent.
-    fn judge(&self, response: Response) -> Result<Option<Response>, Failure> {
+    fn judge(&self, response: Response) -> Result<Judged, Failure> {
         let status = response.status();
         if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
-            return Ok(Some(response));
+            return Ok(Judged::Here(response));
         }
         let said = || Error::unavailable(&self.endpoint, format!("it answers {status}"));
         match status {
-            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => Ok(None),
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => Ok(Judged::Absent),
             StatusCode::UNAUTHORIZED => Err(self.refused(format!(
                 "it answers {status}: name and password go into a netrc file, a token into the \
                  file that token-file=… in its address names"

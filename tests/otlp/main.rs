@@ -1,13 +1,24 @@
 //! Traces and metrics of the real program, as a collector gets them.
 
+#[path = "../support/beside.rs"]
+mod beside;
+#[path = "../support/bigtable.rs"]
+mod bigtable_emulator;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/made_cache.rs"]
+mod made_cache;
+#[path = "../support/s3.rs"]
+mod s3;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/web.rs"]
+mod web;
 
 mod collector;
 mod metrics;
 mod served;
+mod stores;
 mod traces;
 mod trouble;
 

@@ -66,7 +66,10 @@ fn a_read_through_a_mount_is_one_trace_over_both_processes() {
         let of_trace = served.iter().filter(|span| span.trace_id == request.trace_id);
         let names: Vec<_> = of_trace.map(|span| span.name.as_str()).collect();
         assert!(names.iter().any(|name| name.ends_with(service)), "{what}: {names:?}");
-        let call = calls.iter().find(|call| call.parent_span_id == request.span_id);
+        let operation = requests.iter().find(|span| span.parent_span_id == request.span_id);
+        let operation = operation.unwrap_or_else(|| panic!("nothing below {what}: {requests:?}"));
+        assert!(operation.name.starts_with("grpc "), "{operation:?}");
+        let call = calls.iter().find(|call| call.parent_span_id == operation.span_id);
         assert!(call.is_some_and(|call| call.trace_id == request.trace_id), "{what}");
         assert!(number(&request.attributes, "lazystore.inode").is_some_and(|ino| ino > 0));
     }

@@ -17,6 +17,7 @@ use lazystore::{
             },
         },
         bucket::{BucketOptions, BucketUrl},
+        counters::Backend,
         directory::{
             backend::{
                 BigtableDirectories, BucketDirectories, GrpcDirectories, LocalDirectories,
@@ -181,16 +182,18 @@ fn verified(below: Stores) -> Stores {
 }
 
 fn measured(below: Stores) -> Stores {
+    let backend = Backend::new("test", Phase::Disk);
     let counters = Arc::<DirectoryCounters>::default();
-    let directories = MeasuredDirectories::new(below.directories, counters, Phase::Disk);
-    let blobs = MeasuredBlobs::new(below.blobs, Arc::<BlobCounters>::default(), Phase::Disk);
+    let directories = MeasuredDirectories::new(below.directories, counters, backend.clone());
+    let blobs = Arc::<BlobCounters>::default();
+    let blobs = MeasuredBlobs::new(below.blobs, blobs, backend.clone());
     Stores {
         blobs: Arc::new(blobs),
         directories: Arc::new(directories),
         path_infos: Arc::new(MeasuredPathInfos::new(
             below.path_infos,
             Arc::<PathInfoCounters>::default(),
-            Phase::Disk,
+            backend,
         )),
         nars: below.nars,
     }

@@ -8,7 +8,7 @@ use opentelemetry::{
 };
 use tonic::codegen::http::{HeaderMap, Method, StatusCode};
 
-use super::{Span, TRACER, current, headers, told};
+use super::{Parent, Span, TRACER, headers, told};
 
 impl Span {
     /// What a client asks of us: what that is called, and the form of its path. Its headers may tell to which trace that
@@ -24,7 +24,8 @@ impl Span {
         let mut attributes = vec![KeyValue::new("http.request.method", method)];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
         let name = format!("{} {what}", if method == OTHER { "HTTP" } else { method });
-        Span::new(name, SpanKind::Server, headers::extract(headers), attributes).begun(tracer)
+        let parent = Parent::Known(headers::extract(headers));
+        Span::new(name, SpanKind::Server, parent, attributes).begun(tracer)
     }
 
     /// What we ask of a server, which is called `what`, if it is called anything. Of the URL neither user nor query are
@@ -37,7 +38,7 @@ impl Span {
         attributes.push(KeyValue::new("url.full", url.full));
         let name = format!("{method} {what}");
         let name = name.trim_end().to_owned();
-        Span::new(name, SpanKind::Client, current(tracer), attributes).begun(tracer)
+        Span::new(name, SpanKind::Client, Parent::current(), attributes).begun(tracer)
     }
 
     /// It is answered so. What is refused is for whoever knows whether that was to be expected.

@@ -11,7 +11,7 @@ use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use super::{BigtableOptions, requests::Names, table::CELL_LEN_MAX};
 use crate::{
-    observe::event,
+    observe::{Span, event},
     service::{
         Cause, Error, Result,
         circuit::{Circuit, News, try_until_it_answers},
@@ -24,6 +24,10 @@ use crate::{
 const ATTEMPTS_MAX: u32 = 4;
 /// The longest message that is read, in bytes: a cell of the longest kind, and what goes around it.
 const MESSAGE_LEN_MAX: usize = CELL_LEN_MAX + (4 << 20);
+
+/// The methods that are called.
+pub(super) const READ_ROWS: &str = "/google.bigtable.v2.Bigtable/ReadRows";
+pub(super) const CHECK_AND_MUTATE_ROW: &str = "/google.bigtable.v2.Bigtable/CheckAndMutateRow";
 
 /// Why an attempt came to nothing.
 #[derive(Debug)]
@@ -79,11 +83,11 @@ impl Connection {
         &self.endpoint
     }
 
-    /// Makes `call` until it is answered, or there is no more time. It gets a client and when it has to have an answer.
+    /// Makes `call`, of a method, until it is answered, or there is no more time. It gets a client and when it has to have an answer.
     /// Every call must be such that making it twice is as good as once.
     pub(super) async fn attempt<T, F>(
         self: &Arc<Self>,
-        what: &'static str,
+        (method, what): (&'static str, &'static str),
         call: impl Fn(BigTable, Instant) -> F,
     ) -> Result<T>
     where
@@ -96,10 +100,11 @@ impl Connection {
         let mut attempts = Attempts::until(deadline);
         loop {
             self.circuit.enter()?;
-            let (error, may_pass, is_news) = match self.attempt_once(what, &call, deadline).await {
-                Ok(answer) => return Ok(answer),
-                Err(failed) => failed,
-            };
+            let (error, may_pass, is_news) =
+                match self.attempt_once((method, what), &call, deadline).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failed) => failed,
+                };
             let next = attempts.next(ATTEMPTS_MAX).filter(|_| may_pass);
             let Some(next) = next else {
                 if is_news {
@@ -120,7 +125,7 @@ impl Connection {
     /// The answer; or why there is none, whether another attempt may have one, and whether it is to be logged.
     async fn attempt_once<T, F>(
         self: &Arc<Self>,
-        what: &'static str,
+        (method, what): (&'static str, &'static str),
         call: &impl Fn(BigTable, Instant) -> F,
         deadline: Instant,
     ) -> Result<T, (Error, bool, bool)>
@@ -128,9 +133,13 @@ impl Connection {
         F: Future<Output = Result<T, Failed>>,
     {
         let began = Instant::now();
-        let answer = match timeout_at(deadline, self.client()).await {
-            Ok(Ok(client)) => call(client, deadline).await,
-            Ok(Err(error)) => return Err((error, true, true)),
+        let span = Span::grpc_client(method, self.options.server());
+        let answer = match span.covers(timeout_at(deadline, self.client())).await {
+            Ok(Ok(client)) => span.covers(call(client, deadline)).await,
+            Ok(Err(error)) => {
+                span.fail(&error);
+                return Err((error, true, true));
+            }
             Err(_) => Err(Failed::TimedOut),
         };
         let failed = match answer {
@@ -140,12 +149,16 @@ impl Connection {
             }
             Err(failed) => failed,
         };
+        if let Failed::Status(status) = &failed {
+            span.record("rpc.grpc.status_code", status.code() as u64);
+        }
         let kind = match &failed {
             Failed::Status(status) => failure(status),
             Failed::Wrong(_) => Failure::None,
             Failed::TimedOut => Failure::Unreachable,
         };
         let error = self.error(what, failed);
+        span.fail(&error);
         if kind != Failure::Unreachable {
             self.circuit.answered();
             return Err((error, kind == Failure::Passing, true));

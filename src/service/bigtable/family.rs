@@ -11,12 +11,15 @@ use std::sync::{
 
 use tokio::time::timeout_at;
 
-use super::call::{Connection, Failed};
+use super::call::{CHECK_AND_MUTATE_ROW, Connection, Failed, READ_ROWS};
 use crate::service::{Error, Result};
 
 /// Whether the family is known to be there.
 #[derive(Debug, Default)]
 pub(super) struct Family(AtomicBool);
+
+/// What errors call each question.
+const WHAT: &str = "look for the column family";
 
 impl Family {
     /// It has shown itself.
@@ -42,7 +45,7 @@ impl Family {
 async fn name(connection: &Arc<Connection>) -> Result<()> {
     let request = &connection.names.probe_family();
     connection
-        .attempt("look for the column family", |mut client, deadline| async move {
+        .attempt((CHECK_AND_MUTATE_ROW, WHAT), |mut client, deadline| async move {
             let request = connection.routed(request.clone())?;
             let answer = client.get_client().check_and_mutate_row(request);
             timeout_at(deadline, answer).await.map_err(|_| Failed::TimedOut)??;
@@ -66,7 +69,7 @@ async fn look(connection: &Arc<Connection>) -> Result<()> {
 async fn has_row(connection: &Arc<Connection>, of_family: bool) -> Result<bool> {
     let request = &connection.names.read_any(of_family);
     connection
-        .attempt("look for the column family", |mut client, deadline| async move {
+        .attempt((READ_ROWS, WHAT), |mut client, deadline| async move {
             let request = connection.routed(request.clone())?;
             let answer = async {
                 let mut messages = client.get_client().read_rows(request).await?.into_inner();

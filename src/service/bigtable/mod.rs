@@ -64,6 +64,11 @@ impl BigtableOptions {
         format!("bigtable://{instance}?project_id={project}&table_name={table}").into()
     }
 
+    /// Whom spans name as the server.
+    fn server(&self) -> &str {
+        self.emulator.as_deref().unwrap_or("bigtable.googleapis.com:443")
+    }
+
     /// What makes the table and its family, for those who find none.
     fn how_to_make(&self) -> String {
         let BigtableOptions { project, instance, table, family, .. } = self;

@@ -17,7 +17,7 @@ use tonic::Streaming;
 
 use super::{
     BigtableOptions,
-    call::{Connection, Failed, now_micros},
+    call::{CHECK_AND_MUTATE_ROW, Connection, Failed, READ_ROWS, now_micros},
     decode::{RawRow, RowDecoder},
     family::Family,
 };
@@ -241,7 +241,7 @@ impl BigtableTable {
             let answer = timeout_at(deadline, answer).await.map_err(|_| Failed::TimedOut)??;
             Ok(answer.into_inner().predicate_matched)
         };
-        let was_met = connection.attempt(what, call).await?;
+        let was_met = connection.attempt((CHECK_AND_MUTATE_ROW, what), call).await?;
         self.family.is_known();
         Ok(was_met)
     }
@@ -261,7 +261,7 @@ impl BigtableTable {
             let patience = connection.options().deadline;
             Page::collect(first, messages, patience, began.elapsed()).await
         };
-        connection.attempt(what, call).await
+        connection.attempt((READ_ROWS, what), call).await
     }
 
     /// Refuses rows that were not asked for, or are not laid out as ours.

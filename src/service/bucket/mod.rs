@@ -22,6 +22,7 @@ mod layout;
 mod open;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use std::{
     fmt,

@@ -18,7 +18,7 @@ use object_store::{
     path::Path,
 };
 
-use super::Bucket;
+use super::{Bucket, traced::TracedConnector};
 use crate::service::grpc::DEADLINE_DEFAULT;
 
 /// How long connecting may take.
@@ -187,7 +187,10 @@ impl BucketUrl {
         /// A client of a kind of store: its builder, the type of its options, and what one of HTTP is among them.
         macro_rules! client {
             ($builder:expr, $key:ty, $http:path) => {{
-                let mut builder = $builder.with_url(self.base()).with_retry(retry(deadline));
+                let mut builder = $builder
+                    .with_url(self.base())
+                    .with_retry(retry(deadline))
+                    .with_http_connector(TracedConnector::default());
                 for (key, value) in self.http_options(deadline) {
                     builder = builder.with_config($http(key), value);
                 }

@@ -232,7 +232,9 @@ impl GrpcChannel {
 
     async fn ready(&self, peer: PeerId, lane: Lane) -> Answer<Grpc<Guarded>> {
         let token = self.0.options.token.clone();
-        let grpc = Grpc::new(Guarded { channel: self.0.peers.lane(peer, lane), token });
+        let peers = &self.0.peers;
+        let (channel, endpoint) = (peers.lane(peer, lane), peers.circuit(peer).endpoint().clone());
+        let grpc = Grpc::new(Guarded { channel, endpoint, token });
         // The bound is that of a message as it is read, whatever its length was on the line.
         let mut grpc = grpc.max_decoding_message_size(MESSAGE_LEN_MAX);
         if self.0.options.compress {

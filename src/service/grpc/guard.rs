@@ -34,6 +34,8 @@ pub(super) struct Arrived(pub(super) Arc<AtomicU64>);
 #[derive(Debug, Clone)]
 pub(super) struct Guarded {
     pub(super) channel: Channel,
+    /// Who is at its other end.
+    pub(super) endpoint: Arc<str>,
     pub(super) token: Option<BearerToken>,
 }
 
@@ -50,7 +52,7 @@ impl Service<Request<tonic::body::Body>> for Guarded {
         if let Some(token) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, token.header());
         }
-        let span = Span::grpc_client(request.uri().path());
+        let span = Span::grpc_client(request.uri().path(), &self.endpoint);
         span.inject(request.headers_mut());
         let answer = self.channel.call(request);
         async move {

@@ -7,12 +7,12 @@ use std::sync::{
 
 use bytes::Bytes;
 use reqwest::{
-    Response, StatusCode,
+    StatusCode,
     header::{CONTENT_RANGE, ETAG},
 };
 use tokio::time::Instant;
 
-use super::{Beginning, Client};
+use super::{Answer, Beginning, Client};
 use crate::{
     observe::tally::Reason,
     service::{Error, Result, patience::Patience},
@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct Download {
     client: Arc<Client>,
     url: String,
-    response: Response,
+    response: Answer,
     etag: Option<String>,
     /// How many bytes were handed out.
     at: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(client: Arc<Client>, url: &str, response: Response) -> Self {
+    pub(super) fn new(client: Arc<Client>, url: &str, response: Answer) -> Self {
         let arrived = Arc::new(AtomicU64::new(0));
         let patience =
             Patience::new(client.limits.deadline, std::time::Duration::ZERO, arrived.clone());
@@ -118,7 +118,7 @@ impl Download {
 }
 
 /// Whether the range that came begins at `at`.
-fn begins_at(response: &Response, at: u64) -> bool {
+fn begins_at(response: &Answer, at: u64) -> bool {
     let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
     let begin = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next());
     begin.and_then(|begin| begin.parse().ok()) == Some(at)

@@ -12,3 +12,12 @@ pub(super) enum Failure {
     /// It would say the same again.
     Final(Error),
 }
+
+impl Failure {
+    /// What is wrong.
+    pub(super) fn error(&self) -> &Error {
+        match self {
+            Failure::Unreachable(error) | Failure::Passing(error) | Failure::Final(error) => error,
+        }
+    }
+}

@@ -8,19 +8,16 @@ use futures::StreamExt as _;
 
 use crate::{
     castore::{ChunkList, Digest},
-    observe::{
-        self,
-        spent::{self, Phase},
-    },
+    observe,
     service::{
         Result,
         blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put},
-        counters::{Operation, collect, spending},
+        counters::{Backend, Call, Operation, collect},
     },
 };
 
 /// Counts of each operation of a blob service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BlobCounters {
     has: Operation,
     read: Operation,
@@ -34,30 +31,48 @@ pub struct BlobCounters {
     sync: Operation,
 }
 
+impl Default for BlobCounters {
+    fn default() -> Self {
+        let operation = |name| Operation::new("blob", name);
+        BlobCounters {
+            has: operation("has"),
+            read: operation("read"),
+            read_proven: operation("read_proven"),
+            outboard: operation("outboard"),
+            chunks: operation("chunks"),
+            open_local: operation("open_local"),
+            put: operation("put"),
+            put_all: operation("put_all"),
+            write: operation("write"),
+            sync: operation("sync"),
+        }
+    }
+}
+
 impl BlobCounters {
     /// Makes the counts known as those of `backend`, for as long as somebody counts.
     pub fn tell(self: &Arc<Self>, backend: &str) {
         let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
         observe::register(move |scrape| {
             let Some(counters) = counters.upgrade() else { return false };
-            collect(scrape, "blob", &backend, &counters.operations());
+            collect(scrape, &backend, &counters.operations());
             true
         });
     }
 
-    /// Each operation, with its name.
-    pub fn operations(&self) -> [(&'static str, &Operation); 10] {
+    /// Each operation.
+    pub fn operations(&self) -> [&Operation; 10] {
         [
-            ("has", &self.has),
-            ("read", &self.read),
-            ("read_proven", &self.read_proven),
-            ("outboard", &self.outboard),
-            ("chunks", &self.chunks),
-            ("open_local", &self.open_local),
-            ("put", &self.put),
-            ("put_all", &self.put_all),
-            ("write", &self.write),
-            ("sync", &self.sync),
+            &self.has,
+            &self.read,
+            &self.read_proven,
+            &self.outboard,
+            &self.chunks,
+            &self.open_local,
+            &self.put,
+            &self.put_all,
+            &self.write,
+            &self.sync,
         ]
     }
 }
@@ -68,24 +83,34 @@ impl BlobCounters {
 #[derive(Debug)]
 pub struct MeasuredBlobs {
     inner: Arc<dyn BlobService>,
-    phase: Phase,
+    backend: Backend,
     counters: Arc<BlobCounters>,
 }
 
 impl MeasuredBlobs {
-    /// Counts what `inner` does in `counters`. Waiting for it is waiting for `phase`.
-    pub fn new(inner: Arc<dyn BlobService>, counters: Arc<BlobCounters>, phase: Phase) -> Self {
-        MeasuredBlobs { inner, phase, counters }
+    /// Counts what `inner` does, which is `backend`, in `counters`.
+    pub fn new(inner: Arc<dyn BlobService>, counters: Arc<BlobCounters>, backend: Backend) -> Self {
+        MeasuredBlobs { inner, backend, counters }
+    }
+
+    fn begin(&self, operation: &Operation, digest: &Digest) -> Call {
+        operation.begin(&self.backend, Some(digest))
     }
 
     /// Counts what is read.
-    fn count(&self, pieces: BlobStream) -> BlobStream {
+    async fn count(
+        &self,
+        digest: &Digest,
+        found: impl Future<Output = Result<Option<BlobStream>>>,
+    ) -> Result<Option<BlobStream>> {
+        let call = self.begin(&self.counters.read, digest);
+        let Some(pieces) = self.counters.read.find(&call, found).await? else { return Ok(None) };
         let counters = self.counters.clone();
-        Box::pin(spending(self.phase, pieces).map(move |piece| {
+        Ok(Some(Box::pin(call.follow(pieces).map(move |piece| {
             let piece = counters.read.continued(piece)?;
             counters.read.moved(piece.len());
             Ok(piece)
-        }))
+        }))))
     }
 }
 
@@ -93,18 +118,18 @@ impl MeasuredBlobs {
 impl BlobService for MeasuredBlobs {
     async fn has(&self, digest: &Digest) -> Result<bool> {
         let found = async { Ok(self.inner.has(digest).await?.then_some(())) };
-        Ok(self.counters.has.find(self.phase, found).await?.is_some())
+        let has = &self.counters.has;
+        Ok(has.find(&self.begin(has, digest), found).await?.is_some())
     }
 
     async fn lacks(&self, digest: &Digest, size: u64) -> Result<bool> {
         let found = async { Ok((!self.inner.lacks(digest, size).await?).then_some(())) };
-        Ok(self.counters.has.find(self.phase, found).await?.is_none())
+        let has = &self.counters.has;
+        Ok(has.find(&self.begin(has, digest), found).await?.is_none())
     }
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<BlobStream>> {
-        let found = self.inner.read(digest, range);
-        let found = self.counters.read.find(self.phase, found).await?;
-        Ok(found.map(|pieces| self.count(pieces)))
+        self.count(digest, self.inner.read(digest, range)).await
     }
 
     async fn read_sized(
@@ -113,20 +138,16 @@ impl BlobService for MeasuredBlobs {
         size: u64,
         range: Range<u64>,
     ) -> Result<Option<BlobStream>> {
-        let found = self.inner.read_sized(digest, size, range);
-        let found = self.counters.read.find(self.phase, found).await?;
-        Ok(found.map(|pieces| self.count(pieces)))
+        self.count(digest, self.inner.read_sized(digest, size, range)).await
     }
 
     async fn read_proven(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Proven>> {
-        let found = self
-            .counters
-            .read_proven
-            .find(self.phase, self.inner.read_proven(digest, range))
-            .await?;
+        let read_proven = &self.counters.read_proven;
+        let call = self.begin(read_proven, digest);
+        let found = read_proven.find(&call, self.inner.read_proven(digest, range)).await?;
         let Some(Proven::Range { size, pieces }) = found else { return Ok(found) };
         let counters = self.counters.clone();
-        let pieces = spending(self.phase, pieces).map(move |piece| {
+        let pieces = call.follow(pieces).map(move |piece| {
             let piece = counters.read_proven.continued(piece)?;
             counters.read_proven.moved(piece.data.len() + piece.nodes.len());
             Ok(piece)
@@ -135,18 +156,21 @@ impl BlobService for MeasuredBlobs {
     }
 
     async fn outboard(&self, digest: &Digest, len_max: u64) -> Result<Option<Bytes>> {
-        let outboard =
-            self.counters.outboard.find(self.phase, self.inner.outboard(digest, len_max)).await?;
-        self.counters.outboard.moved(outboard.as_ref().map_or(0, Bytes::len));
-        Ok(outboard)
+        let outboard = &self.counters.outboard;
+        let call = self.begin(outboard, digest);
+        let found = outboard.find(&call, self.inner.outboard(digest, len_max)).await?;
+        outboard.moved(found.as_ref().map_or(0, Bytes::len));
+        Ok(found)
     }
 
     async fn chunks(&self, digest: &Digest) -> Result<Option<ChunkList>> {
-        self.counters.chunks.find(self.phase, self.inner.chunks(digest)).await
+        let chunks = &self.counters.chunks;
+        chunks.find(&self.begin(chunks, digest), self.inner.chunks(digest)).await
     }
 
     async fn chunks_sized(&self, digest: &Digest, size: u64) -> Result<Option<ChunkList>> {
-        self.counters.chunks.find(self.phase, self.inner.chunks_sized(digest, size)).await
+        let chunks = &self.counters.chunks;
+        chunks.find(&self.begin(chunks, digest), self.inner.chunks_sized(digest, size)).await
     }
 
     fn open_local(&self, digest: &Digest) -> Result<Option<LocalBlob>> {
@@ -192,28 +216,32 @@ impl BlobService for MeasuredBlobs {
     }
 
     async fn put(&self, contents: Bytes) -> Result<Put> {
-        self.counters.put.moved(contents.len());
-        self.counters.put.run(self.phase, self.inner.put(contents)).await
+        let put = &self.counters.put;
+        put.moved(contents.len());
+        put.run(&put.begin(&self.backend, None), self.inner.put(contents)).await
     }
 
     async fn put_all(&self, contents: Vec<Bytes>) -> Result<Vec<Put>> {
-        self.counters.put_all.moved(contents.iter().map(Bytes::len).sum());
-        self.counters.put_all.run(self.phase, self.inner.put_all(contents)).await
+        let put_all = &self.counters.put_all;
+        put_all.moved(contents.iter().map(Bytes::len).sum());
+        put_all.run(&put_all.begin(&self.backend, None), self.inner.put_all(contents)).await
     }
 
     async fn writer(&self) -> Result<Box<dyn BlobWriter>> {
-        let inner = self.counters.write.run(self.phase, self.inner.writer()).await?;
-        Ok(Box::new(MeasuredWriter { inner, phase: self.phase, counters: self.counters.clone() }))
+        let call = self.counters.write.begin(&self.backend, None);
+        let inner = self.counters.write.run(&call, self.inner.writer()).await?;
+        Ok(Box::new(MeasuredWriter { inner, call, counters: self.counters.clone() }))
     }
 
     async fn sync(&self) -> Result<()> {
-        self.counters.sync.run(self.phase, self.inner.sync()).await
+        let sync = &self.counters.sync;
+        sync.run(&sync.begin(&self.backend, None), self.inner.sync()).await
     }
 }
 
 struct MeasuredWriter {
     inner: Box<dyn BlobWriter>,
-    phase: Phase,
+    call: Call,
     counters: Arc<BlobCounters>,
 }
 
@@ -221,7 +249,7 @@ struct MeasuredWriter {
 impl BlobWriter for MeasuredWriter {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
         self.counters.write.moved(piece.len());
-        self.counters.write.continued(spent::on(self.phase, self.inner.write(piece)).await)
+        self.counters.write.go_on(&self.call, self.inner.write(piece)).await
     }
 
     fn digest(&self) -> Option<Digest> {
@@ -229,6 +257,6 @@ impl BlobWriter for MeasuredWriter {
     }
 
     async fn finish(self: Box<Self>) -> Result<(Digest, u64)> {
-        self.counters.write.continued(spent::on(self.phase, self.inner.finish()).await)
+        self.counters.write.go_on(&self.call, self.inner.finish()).await
     }
 }

@@ -7,19 +7,16 @@ use futures::StreamExt as _;
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
-    observe::{
-        self,
-        spent::{self, Phase},
-    },
+    observe,
     service::{
         Result,
-        counters::{Operation, collect, spending},
+        counters::{Backend, Call, Operation, collect},
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
     },
 };
 
 /// Counts of each operation of a directory service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DirectoryCounters {
     get: Operation,
     get_closure: Operation,
@@ -28,26 +25,33 @@ pub struct DirectoryCounters {
     sync: Operation,
 }
 
+impl Default for DirectoryCounters {
+    fn default() -> Self {
+        let operation = |name| Operation::new("directory", name);
+        DirectoryCounters {
+            get: operation("get"),
+            get_closure: operation("get_closure"),
+            put: operation("put"),
+            put_closure: operation("put_closure"),
+            sync: operation("sync"),
+        }
+    }
+}
+
 impl DirectoryCounters {
     /// Makes the counts known as those of `backend`, for as long as somebody counts.
     pub fn tell(self: &Arc<Self>, backend: &str) {
         let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
         observe::register(move |scrape| {
             let Some(counters) = counters.upgrade() else { return false };
-            collect(scrape, "directory", &backend, &counters.operations());
+            collect(scrape, &backend, &counters.operations());
             true
         });
     }
 
-    /// Each operation, with its name.
-    pub fn operations(&self) -> [(&'static str, &Operation); 5] {
-        [
-            ("get", &self.get),
-            ("get_closure", &self.get_closure),
-            ("put", &self.put),
-            ("put_closure", &self.put_closure),
-            ("sync", &self.sync),
-        ]
+    /// Each operation.
+    pub fn operations(&self) -> [&Operation; 5] {
+        [&self.get, &self.get_closure, &self.put, &self.put_closure, &self.sync]
     }
 }
 
@@ -57,27 +61,29 @@ impl DirectoryCounters {
 #[derive(Debug)]
 pub struct MeasuredDirectories {
     inner: Arc<dyn DirectoryService>,
-    phase: Phase,
+    backend: Backend,
     counters: Arc<DirectoryCounters>,
 }
 
 impl MeasuredDirectories {
-    /// Counts what `inner` does in `counters`. Waiting for it is waiting for `phase`.
+    /// Counts what `inner` does, which is `backend`, in `counters`.
     pub fn new(
         inner: Arc<dyn DirectoryService>,
         counters: Arc<DirectoryCounters>,
-        phase: Phase,
+        backend: Backend,
     ) -> Self {
-        MeasuredDirectories { inner, phase, counters }
+        MeasuredDirectories { inner, backend, counters }
     }
 }
 
 #[async_trait]
 impl DirectoryService for MeasuredDirectories {
     async fn get(&self, digest: &Digest) -> Result<Option<Arc<Directory>>> {
-        let found = self.counters.get.find(self.phase, self.inner.get(digest)).await?;
+        let get = &self.counters.get;
+        let call = get.begin(&self.backend, Some(digest));
+        let found = get.find(&call, self.inner.get(digest)).await?;
         if let Some(directory) = &found {
-            self.counters.get.moved(directory.encoded().len());
+            get.moved(directory.encoded().len());
         }
         Ok(found)
     }
@@ -88,11 +94,12 @@ impl DirectoryService for MeasuredDirectories {
     }
 
     async fn get_closure(&self, root: &Digest) -> Result<Option<DirectoryStream>> {
-        let found = self.inner.get_closure(root);
-        let found = self.counters.get_closure.find(self.phase, found).await?;
+        let get_closure = &self.counters.get_closure;
+        let call = get_closure.begin(&self.backend, Some(root));
+        let found = get_closure.find(&call, self.inner.get_closure(root)).await?;
         let Some(closure) = found else { return Ok(None) };
         let counters = self.counters.clone();
-        Ok(Some(Box::pin(spending(self.phase, closure).map(move |directory| {
+        Ok(Some(Box::pin(call.follow(closure).map(move |directory| {
             let directory = counters.get_closure.continued(directory)?;
             counters.get_closure.moved(directory.encoded().len());
             Ok(directory)
@@ -100,13 +107,16 @@ impl DirectoryService for MeasuredDirectories {
     }
 
     async fn put(&self, directory: Arc<Directory>) -> Result<()> {
-        self.counters.put.moved(directory.encoded().len());
-        self.counters.put.run(self.phase, self.inner.put(directory)).await
+        let put = &self.counters.put;
+        put.moved(directory.encoded().len());
+        let digest = directory.digest();
+        put.run(&put.begin(&self.backend, Some(&digest)), self.inner.put(directory)).await
     }
 
     async fn put_closure(&self) -> Result<Box<dyn DirectoryPutter>> {
-        let inner = self.counters.put_closure.run(self.phase, self.inner.put_closure()).await?;
-        Ok(Box::new(MeasuredPutter { inner, phase: self.phase, counters: self.counters.clone() }))
+        let call = self.counters.put_closure.begin(&self.backend, None);
+        let inner = self.counters.put_closure.run(&call, self.inner.put_closure()).await?;
+        Ok(Box::new(MeasuredPutter { inner, call, counters: self.counters.clone() }))
     }
 
     async fn size_rule(&self) -> Result<SizeRule> {
@@ -114,13 +124,14 @@ impl DirectoryService for MeasuredDirectories {
     }
 
     async fn sync(&self) -> Result<()> {
-        self.counters.sync.run(self.phase, self.inner.sync()).await
+        let sync = &self.counters.sync;
+        sync.run(&sync.begin(&self.backend, None), self.inner.sync()).await
     }
 }
 
 struct MeasuredPutter {
     inner: Box<dyn DirectoryPutter>,
-    phase: Phase,
+    call: Call,
     counters: Arc<DirectoryCounters>,
 }
 
@@ -128,12 +139,10 @@ struct MeasuredPutter {
 impl DirectoryPutter for MeasuredPutter {
     async fn put(&mut self, directory: Arc<Directory>) -> Result<()> {
         self.counters.put_closure.moved(directory.encoded().len());
-        let put = spent::on(self.phase, self.inner.put(directory)).await;
-        self.counters.put_closure.continued(put)
+        self.counters.put_closure.go_on(&self.call, self.inner.put(directory)).await
     }
 
     async fn finish(self: Box<Self>) -> Result<Digest> {
-        let finished = spent::on(self.phase, self.inner.finish()).await;
-        self.counters.put_closure.continued(finished)
+        self.counters.put_closure.go_on(&self.call, self.inner.finish()).await
     }
 }

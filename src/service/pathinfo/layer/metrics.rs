@@ -7,20 +7,27 @@ use futures::StreamExt as _;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
-    observe::{self, spent::Phase},
+    observe,
     service::{
         Result,
-        counters::{Operation, collect, spending},
+        counters::{Backend, Operation, collect},
         pathinfo::{PathInfoService, PathInfoStream},
     },
 };
 
 /// Counts of each operation of a path info service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PathInfoCounters {
     get: Operation,
     put: Operation,
     list: Operation,
+}
+
+impl Default for PathInfoCounters {
+    fn default() -> Self {
+        let operation = |name| Operation::new("path_info", name);
+        PathInfoCounters { get: operation("get"), put: operation("put"), list: operation("list") }
+    }
 }
 
 impl PathInfoCounters {
@@ -29,14 +36,14 @@ impl PathInfoCounters {
         let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
         observe::register(move |scrape| {
             let Some(counters) = counters.upgrade() else { return false };
-            collect(scrape, "path_info", &backend, &counters.operations());
+            collect(scrape, &backend, &counters.operations());
             true
         });
     }
 
-    /// Each operation, with its name.
-    pub fn operations(&self) -> [(&'static str, &Operation); 3] {
-        [("get", &self.get), ("put", &self.put), ("list", &self.list)]
+    /// Each operation.
+    pub fn operations(&self) -> [&Operation; 3] {
+        [&self.get, &self.put, &self.list]
     }
 }
 
@@ -46,36 +53,40 @@ impl PathInfoCounters {
 #[derive(Debug)]
 pub struct MeasuredPathInfos {
     inner: Arc<dyn PathInfoService>,
-    phase: Phase,
+    backend: Backend,
     counters: Arc<PathInfoCounters>,
 }
 
 impl MeasuredPathInfos {
-    /// Counts what `inner` does in `counters`. Waiting for it is waiting for `phase`.
+    /// Counts what `inner` does, which is `backend`, in `counters`.
     pub fn new(
         inner: Arc<dyn PathInfoService>,
         counters: Arc<PathInfoCounters>,
-        phase: Phase,
+        backend: Backend,
     ) -> Self {
-        MeasuredPathInfos { inner, phase, counters }
+        MeasuredPathInfos { inner, backend, counters }
     }
 }
 
 #[async_trait]
 impl PathInfoService for MeasuredPathInfos {
     async fn get(&self, digest: &StorePathDigest) -> Result<Option<PathInfo>> {
-        self.counters.get.find(self.phase, self.inner.get(digest)).await
+        let get = &self.counters.get;
+        get.find(&get.begin(&self.backend, Some(digest)), self.inner.get(digest)).await
     }
 
     async fn put(&self, path_info: PathInfo) -> Result<PathInfo> {
-        self.counters.put.run(self.phase, self.inner.put(path_info)).await
+        let put = &self.counters.put;
+        let call = put.begin(&self.backend, Some(&path_info.store_path));
+        put.run(&call, self.inner.put(path_info)).await
     }
 
     fn list(&self) -> PathInfoStream {
         let counters = self.counters.clone();
+        let call = counters.list.begin(&self.backend, None);
         // Opening a list cannot fail: its first error comes in the stream.
         let _ = counters.list.ended(Ok(()));
-        let items = spending(self.phase, self.inner.list());
+        let items = call.follow(self.inner.list());
         Box::pin(items.map(move |item| counters.list.continued(item)))
     }
 }

@@ -39,7 +39,7 @@ impl Span {
     }
 
     /// No span.
-    pub fn grpc_server(_: &str, _: &HeaderMap) -> Self {
+    pub fn grpc_server(_: Option<(&'static str, &'static str)>, _: &HeaderMap) -> Self {
         Span
     }
 

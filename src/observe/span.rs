@@ -31,7 +31,10 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::SdkTracer;
 use tonic::{Code, codegen::http::HeaderMap};
 
-use told::told;
+pub(super) use told::told;
+
+/// What any method is called that we do not know: clients may send what they want.
+const OTHER: &str = "_OTHER";
 
 /// Set once spans are sent somewhere.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
@@ -159,11 +162,17 @@ impl Span {
         Span::new(name_of(path), SpanKind::Client, Parent::current(), attributes).begun(tracer)
     }
 
-    /// What a client asks of us by a gRPC method. Its headers may tell to which trace that belongs.
-    pub fn grpc_server(path: &str, headers: &HeaderMap) -> Self {
+    /// What a client asks of us by a method of a service, if we know it. Its headers may tell to which trace that
+    /// belongs.
+    pub fn grpc_server(method: Option<(&'static str, &'static str)>, headers: &HeaderMap) -> Self {
         let Some(tracer) = TRACER.get() else { return Span(None) };
         let parent = Parent::Known(headers::extract(headers));
-        Span::new(name_of(path), SpanKind::Server, parent, rpc(path)).begun(tracer)
+        let path = method.map(|(service, method)| format!("{service}/{method}"));
+        let (name, attributes) = match path {
+            Some(path) => (Cow::Owned(path.clone()), rpc(&path)),
+            None => (Cow::Borrowed(OTHER), rpc("")),
+        };
+        Span::new(name, SpanKind::Server, parent, attributes).begun(tracer)
     }
 
     fn begun(self, tracer: &SdkTracer) -> Self {
@@ -352,7 +361,7 @@ mod tests {
             Span::http_client(&Method::GET, "what", Unseen),
             Span::http_server(&Method::GET, "what", None, &headers),
             Span::grpc_client("/service/method", "server"),
-            Span::grpc_server("/service/method", &headers),
+            Span::grpc_server(Some(("service", "method")), &headers),
             Span::request("what", [("key", 1)]),
         ] {
             assert!(span.0.is_none());

@@ -4,7 +4,8 @@ use std::fs;
 
 use lazystore::proto::castore::{StatBlobRequest, blob_service_client::BlobServiceClient};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
-use tonic::Request;
+use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
+use tonic_prost::ProstCodec;
 
 use crate::{
     Collector, FILE_LEN, Far,
@@ -138,9 +139,20 @@ fn any_client_can_say_to_which_trace_its_call_belongs_and_none_can_break_anythin
             request.metadata_mut().insert("tracestate", long.parse().expect("ASCII"));
             client.stat(request).await.expect("it answers");
         }
+        // Nor by what it asks for: of a method that nobody knows not even the name is told.
+        let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let mut grpc = Grpc::new(channel.connect().await.expect("it connects"));
+        grpc.ready().await.expect("it is connected");
+        let path = PathAndQuery::try_from(format!("/{long}/secret")).expect("legal");
+        let codec = ProstCodec::<StatBlobRequest, StatBlobRequest>::default();
+        let refused = grpc.unary(Request::new(StatBlobRequest::default()), path, codec).await;
+        assert_eq!(refused.expect_err("nobody knows it").code(), Code::Unimplemented);
     });
     end(daemon);
-    let spans = spans_of(&collector.spans(), "daemon", SpanKind::Server);
+    let mut spans = spans_of(&collector.spans(), "daemon", SpanKind::Server);
+    assert!(!format!("{spans:?}").contains("xxxx"), "{spans:?}");
+    let unknown = spans.pop_if(|span| span.name == "_OTHER").expect("the last");
+    assert_eq!(text(&unknown.attributes, "rpc.method"), None);
     assert_eq!(spans.len(), headers.len());
     let told: Vec<_> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     assert_eq!(told.len(), 1, "{spans:?}");

@@ -8,7 +8,7 @@ use opentelemetry::{
 };
 use tonic::codegen::http::{HeaderMap, Method, StatusCode};
 
-use super::{Parent, Span, TRACER, headers, told};
+use super::{OTHER, Parent, Span, TRACER, headers, told};
 
 impl Span {
     /// What a client asks of us: what that is called, and the form of its path. Its headers may tell to which trace that
@@ -52,9 +52,6 @@ impl Span {
         }
     }
 }
-
-/// What any method is called that is none of the usual ones: clients may send what they want.
-const OTHER: &str = "_OTHER";
 
 fn name_of(method: &Method) -> &'static str {
     match *method {

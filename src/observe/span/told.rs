@@ -12,7 +12,7 @@ const TEXT_LEN_MAX: usize = 1024;
 const LEFT_OUT: &str = "…";
 
 /// `text`, cut, and without the users, queries and fragments of its URLs: secrets stand there.
-pub(super) fn told(text: impl fmt::Display) -> String {
+pub(in crate::observe) fn told(text: impl fmt::Display) -> String {
     let text = text.to_string();
     let mut told = String::with_capacity(text.len().min(TEXT_LEN_MAX));
     let mut rest = text.as_str();

@@ -83,6 +83,12 @@ fn method_of(path: &str) -> usize {
     found.unwrap_or(METHODS.len() - 1)
 }
 
+/// The method that a path names, if it is told apart from others.
+pub(super) fn known_method(path: &str) -> Option<(&'static str, &'static str)> {
+    let at = method_of(path);
+    (at < METHODS.len() - 1).then(|| METHODS[at])
+}
+
 /// Counts calls, their outcome, and how long it takes until their answer begins. It stands where they have their older
 /// names, and before whatever refuses them.
 #[derive(Debug, Clone, Copy)]

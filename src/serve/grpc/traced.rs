@@ -12,6 +12,7 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
+use super::measured::known_method;
 use crate::observe::{Span, TracedBody, span};
 
 /// Makes a span of each request, if spans are sent somewhere.
@@ -50,7 +51,7 @@ where
         if !span::are_sent() {
             return Either::Left(self.inner.call(request));
         }
-        let span = Span::grpc_server(request.uri().path(), request.headers());
+        let span = Span::grpc_server(known_method(request.uri().path()), request.headers());
         let answer = {
             let _entered = span.enter();
             span::carried(self.inner.call(request))

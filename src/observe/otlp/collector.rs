@@ -1,6 +1,11 @@
 //! A collector, and how it is reached.
 
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tonic::{
     codegen::http::{HeaderMap, HeaderName, HeaderValue, Uri},
@@ -8,9 +13,13 @@ use tonic::{
 };
 
 use super::Error;
+use crate::observe::span::told;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest file with certificates that is read, in bytes: those of a whole system have some hundred KiB.
+const CERTIFICATE_LEN_MAX: u64 = 4 << 20;
 
 /// Where a collector is, and what it is shown.
 #[derive(Clone)]
@@ -41,7 +50,7 @@ impl Collector {
         });
         match is_legal {
             true => Ok(legal.to_owned()),
-            false => Err(Error::Endpoint { from, endpoint }),
+            false => Err(Error::Endpoint { from, endpoint: told(endpoint) }),
         }
     }
 
@@ -67,7 +76,7 @@ impl Collector {
             let mut tls = ClientTlsConfig::new();
             tls = match &self.certificate {
                 Some(file) => {
-                    let pem = fs::read(file)
+                    let pem = read(file)
                         .map_err(|source| Error::Certificate { file: file.clone(), source })?;
                     tls.ca_certificate(Certificate::from_pem(pem))
                 }
@@ -78,6 +87,16 @@ impl Collector {
                 .map_err(|source| Error::Tls { endpoint: self.endpoint.clone(), source })?;
         }
         Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(self.timeout).connect_lazy())
+    }
+}
+
+/// A file with certificates.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    fs::File::open(file)?.take(CERTIFICATE_LEN_MAX + 1).read_to_end(&mut pem)?;
+    match pem.len() as u64 > CERTIFICATE_LEN_MAX {
+        true => Err(io::Error::other(format!("it has more than {CERTIFICATE_LEN_MAX} bytes"))),
+        false => Ok(pem),
     }
 }
 
@@ -95,4 +114,15 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
         });
     }
     Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_end_is_no_certificate() {
+        let error = read(Path::new("/dev/zero")).expect_err("it has no end").to_string();
+        assert!(error.contains("more than"), "{error}");
+    }
 }

@@ -7,6 +7,7 @@ mod collector;
 mod health;
 mod metrics;
 mod settings;
+mod spans;
 mod traces;
 
 use std::{

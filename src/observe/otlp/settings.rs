@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
-use super::collector::Collector;
+use super::{collector::Collector, spans};
 
 /// How often metrics are sent if nothing is said.
 const METRICS_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
@@ -18,7 +18,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 pub enum Error {
     /// The address makes no sense.
     #[error(
-        "{from}: {endpoint:?} is no address of a collector: expected http://host:port or https://host:port"
+        "{from}: {endpoint:?} is no address of a collector: expected http://host:port or https://host:port, and nothing \
+         besides; tokens go into OTEL_EXPORTER_OTLP_HEADERS"
     )]
     Endpoint {
         /// Who said it.
@@ -48,6 +49,24 @@ pub enum Error {
         /// The most.
         max: u128,
     },
+    /// A number of spans makes no sense.
+    #[error("{variable} is {value:?}: expected a number of spans from 1 to {max}")]
+    Spans {
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// The most.
+        max: usize,
+    },
+    /// A sampler that is none.
+    #[error(
+        "OTEL_TRACES_SAMPLER is {0:?}: expected always_on, always_off, traceidratio, or one of them behind parentbased_"
+    )]
+    Sampler(String),
+    /// A part of all traces that is none.
+    #[error("OTEL_TRACES_SAMPLER_ARG is {0:?}: expected a number from 0 to 1, as 0.01")]
+    SamplerArgument(String),
     /// A header makes no sense. Its value is not told.
     #[error("{variable}: expected NAME=VALUE with commas between, in legal characters")]
     Headers {
@@ -130,8 +149,12 @@ impl Settings {
             &["OTEL_METRIC_EXPORT_INTERVAL"],
             METRICS_INTERVAL_MIN..=METRICS_INTERVAL_MAX,
         )?;
+        let traces = collector(&TRACES, endpoint, &variable)?;
+        if traces.is_some() {
+            spans::check(&variable)?;
+        }
         Ok(Settings {
-            traces: collector(&TRACES, endpoint, &variable)?,
+            traces,
             metrics: collector(&METRICS, endpoint, &variable)?,
             metrics_interval: interval.unwrap_or(METRICS_INTERVAL_DEFAULT),
         })
@@ -184,7 +207,7 @@ fn collector(
     }))
 }
 
-fn milliseconds(
+pub(super) fn milliseconds(
     variable: &dyn Fn(&'static str) -> Option<String>,
     names: &[&'static str],
     bounds: std::ops::RangeInclusive<Duration>,
@@ -253,6 +276,8 @@ mod tests {
             (None, vec![all, ("OTEL_EXPORTER_OTLP_TIMEOUT", "0")], "from 1 to 60000"),
             (None, vec![all, ("OTEL_METRIC_EXPORT_INTERVAL", "1 s")], "from 100 to 86400000"),
             (None, vec![all, ("OTEL_EXPORTER_OTLP_HEADERS", "secret")], "NAME=VALUE"),
+            (Some("http://me:secret@a:1"), vec![], "OTEL_EXPORTER_OTLP_HEADERS"),
+            (Some("http://a:1?token=secret"), vec![], "OTEL_EXPORTER_OTLP_HEADERS"),
         ] {
             let error = settings(option, &variables).expect_err(expected).to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");

@@ -19,6 +19,7 @@ mod exit;
 mod eyes;
 mod fetch;
 mod import;
+mod listed;
 mod listen;
 mod look;
 mod ls;

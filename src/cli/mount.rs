@@ -158,7 +158,7 @@ impl Mount {
         if let Err(error) = mountpoint.read_further_ahead(is_local) {
             debug!(%error, "the kernel reads ahead as far as it does by default");
         }
-        control::answer(mountpoint.path(), runtime.handle());
+        control::answer(&mountpoint, runtime.handle());
         info!(
             event = event::MOUNTED,
             mountpoint = %mountpoint.path().display(),

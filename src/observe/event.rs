@@ -19,6 +19,7 @@ events! {
     MOUNT_LEFT "mount_left_behind" "A dead mount could not be taken away."
     STALE_MOUNT "stale_mount_detached" "A dead mount that an earlier process had left was taken away."
     NO_CRASH_GUARD "no_crash_guard" "The process that takes the mount away after a crash cannot be started."
+    CANNOT_BE_ASKED "cannot_be_asked" "A mount has no socket on which `lazystore status` could ask it."
     NO_PASSTHROUGH "no_passthrough" "The kernel does not read the store's files itself."
     VIEW_RESTRICTED "view_restricted" "Only some store paths are shown."
     ACCESS_LOG_LOST "access_log_lost" "Some of the access log cannot be written."

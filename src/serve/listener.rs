@@ -5,12 +5,14 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::{
         fd::OwnedFd,
-        unix::{
-            fs::FileTypeExt as _,
-            net::{UnixListener, UnixStream},
-        },
+        unix::{fs::FileTypeExt as _, net::UnixListener},
     },
     path::Path,
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
 use super::SocketFile;
@@ -39,14 +41,28 @@ impl Listener {
     /// Listens on a unix socket at `path`. A socket that a dead server left there is replaced, one that is served is
     /// an error, and so is any other file.
     pub fn unix(path: &Path) -> io::Result<Self> {
-        let stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-            && UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        if stale {
+        if Listener::is_left_behind(path) {
             fs::remove_file(path)?;
         }
+        Listener::unix_where_nothing_is(path)
+    }
+
+    /// The same, where any file is an error.
+    pub fn unix_where_nothing_is(path: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
         Ok(Listener::Unix(Some(SocketFile::of(path)?), listener))
+    }
+
+    /// Whether a socket is at `path` that nobody serves.
+    pub fn is_left_behind(path: &Path) -> bool {
+        if !fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            return false;
+        }
+        // One that is served, and whose queue is full, is not waited for.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (Ok(client), Ok(address)) = (client, SocketAddrUnix::new(path)) else { return false };
+        connect(&client, &address) == Err(Errno::CONNREFUSED)
     }
 
     /// Takes a socket that somebody else has bound, as systemd does.

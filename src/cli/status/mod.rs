@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
-use super::{GlobalOptions, control::Listed, options::seconds};
+use super::{GlobalOptions, control, listed::Listed, options::seconds};
 use crate::compose::{self, Probe, SourcePlan};
 use numbers::Numbers;
 use report::Scrapes;
@@ -107,11 +107,9 @@ impl Status {
         let listed = Listed::containing(path);
         let listed = listed.with_context(|| format!("cannot look for {target}"))?;
         if let Some(listed) = listed {
-            let sockets = listed.sockets();
-            // One that may not be looked at is told of when it is asked.
-            let there = sockets.iter().find(|path| path.symlink_metadata().is_ok());
-            let found = there.or(sockets.first()).cloned();
-            return Ok(Place::Socket(found.context("the mount has no socket")?));
+            let socket = control::socket_of(&listed);
+            let socket = socket.with_context(|| format!("cannot ask the mount of {target}"))?;
+            return Ok(Place::Socket(socket));
         }
         if path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket()) {
             return Ok(Place::Socket(path.to_owned()));

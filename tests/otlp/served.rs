@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
 };
 
+use lazystore::nix::Compression;
 use opentelemetry_proto::tonic::trace::v1::{
     Span,
     span::SpanKind,
@@ -17,8 +18,9 @@ use crate::{
     collector::{flag, hex, number, text},
     end,
     http::Server,
+    made_cache::{Made, file_archive},
     over,
-    support::wait_until,
+    support::{noise, wait_until},
     traces::{spans_of, without_greetings},
 };
 
@@ -143,4 +145,32 @@ fn a_request_that_fails_on_our_side_is_an_error_with_its_reason() {
     assert_eq!(status.code(), Error);
     assert!(status.message.contains(&address.to_string()), "{status:?}");
     assert_eq!(text(&span.attributes, "error.type").as_deref(), Some("503"));
+}
+
+#[test]
+fn what_a_client_brings_is_stored_as_part_of_its_trace() {
+    let (collector, far) = (Collector::new(), Far::new());
+    let (daemon, address) = far.daemon(&collector.endpoint);
+    let mut command = over(address);
+    let args = ["--allow-upload", "--otlp-endpoint", &collector.endpoint];
+    let server = Server::start(&mut command, &args);
+    // A file that is sent in pieces, and a short one.
+    for (name, len) in [("long", 3 << 20), ("short", 1000)] {
+        let made = Made::new(name, &file_archive(&noise(3, len)), Compression::Zstd);
+        let url = made.told.archive.url.as_str();
+        let answer = server.request("PUT", url, &[&traceparent()], &made.file);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    end(server.running);
+    end(daemon);
+    let spans = collector.spans();
+    let puts = spans_of(&spans, "daemon", SpanKind::Server);
+    let puts = puts.iter().filter(|span| span.name.ends_with("BlobService/Put"));
+    assert_eq!(puts.clone().count(), 2, "{spans:?}");
+    assert!(puts.clone().all(|span| hex(&span.trace_id) == TRACE), "{spans:?}");
+    let served = spans_of(&spans, "serve", SpanKind::Server);
+    let brought = served.iter().filter(|span| span.name == "PUT file");
+    assert!(
+        brought.clone().count() == 2 && brought.clone().all(|s| hex(&s.parent_span_id) == PARENT)
+    );
 }

@@ -38,6 +38,7 @@ fn parse_cache(text: &str) -> Result<CacheAddress, String> {
         netrc_file: None,
         token_file: None,
         attempts: None,
+        traceparent: false,
     };
     let mut timeout = None;
     for option in query.split('&').filter(|option| !option.is_empty()) {
@@ -54,6 +55,7 @@ fn parse_cache(text: &str) -> Result<CacheAddress, String> {
             "netrc" => options.netrc_file = Some(absolute(name, &value)?),
             "token-file" => options.token_file = Some(absolute(name, &value)?),
             "timeout" => timeout = Some(duration(&value)?),
+            "traceparent" => options.traceparent = yes_or_no(name, &value)?,
             "attempts" => options.attempts = Some(attempts_of(&value)?),
             _ => return Err(format!("the option {option:?} is unknown")),
         }
@@ -112,7 +114,7 @@ mod tests {
         let (a, b) = (key("a-1"), key("b-1"));
         let text = format!(
             "nix+https://cache.example:8443/some/where/?trusted-public-keys={a}%20{b}&priority=30\
-             &require-sigs=0&timeout=2.5&netrc=/etc/n%65trc&token-file=/t&foreign-urls=yes&attempts=2"
+             &require-sigs=0&timeout=2.5&netrc=/etc/n%65trc&token-file=/t&foreign-urls=yes&attempts=2&traceparent=1"
         );
         let caches = parse_caches(&format!(" {text}\n nix+http://[::1]:1")).expect("legal");
         let options = CacheOptions {
@@ -124,6 +126,7 @@ mod tests {
             netrc_file: Some("/etc/netrc".into()),
             token_file: Some("/t".into()),
             attempts: Some(2),
+            traceparent: true,
         };
         let timeout = Some(Duration::from_millis(2500));
         assert_eq!(caches[0], CacheAddress { options, timeout });

@@ -36,6 +36,8 @@ pub struct CacheOptions {
     pub token_file: Option<PathBuf>,
     /// How often a question is asked at most. `None` for the default.
     pub attempts: Option<u32>,
+    /// Whether it is told to which traces questions belong. Those who do not know us need not know that.
+    pub traceparent: bool,
 }
 
 /// Why a cache cannot be used at all.
@@ -99,8 +101,9 @@ impl BinaryCache {
             deadline,
             attempts_max: options.attempts.unwrap_or(ATTEMPTS_DEFAULT),
             offline,
+            tells_traces: options.traceparent,
         };
-        let client = Client::new(endpoint, &options.url, credentials, limits)?;
+        let client = Client::new(endpoint, (&options.url, origin.clone()), credentials, limits)?;
         Ok(BinaryCache { client, origin, options, info: OnceCell::new() })
     }
 

@@ -24,7 +24,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, IF_RANGE, LOCATION, RANGE},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, IF_RANGE, LOCATION, RANGE},
     redirect::Policy,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -32,6 +32,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use self::{answer::Answer, error::Failure};
 use super::{cache_info::CACHE_INFO_NAME, fault::CacheFault};
 use crate::{
+    nix::Origin,
     observe::{Span, event},
     service::{
         Error, Result,
@@ -58,6 +59,7 @@ pub(super) struct Client {
     endpoint: Arc<str>,
     /// Without a slash at the end.
     base: String,
+    origin: Origin,
     credentials: Credentials,
     limits: Limits,
     circuit: Circuit,
@@ -72,6 +74,8 @@ pub(super) struct Limits {
     pub(super) attempts_max: u32,
     /// Whether nobody may be asked.
     pub(super) offline: bool,
+    /// Whether the cache is told to which trace a question belongs; other servers never are.
+    pub(super) tells_traces: bool,
 }
 
 /// Where that which is wanted of a file begins, and of which one: it may be replaced meanwhile.
@@ -104,7 +108,7 @@ impl Client {
     /// Of the cache at `base`, an `http(s)` URL that was checked, which errors call `endpoint`.
     pub(super) fn new(
         endpoint: Arc<str>,
-        base: &str,
+        (base, origin): (&str, Origin),
         credentials: Credentials,
         limits: Limits,
     ) -> Result<Arc<Self>> {
@@ -121,7 +125,7 @@ impl Client {
             .map_err(|error| Error::unavailable(&endpoint, error))?;
         let base = base.trim_end_matches('/').to_owned();
         let circuit = Circuit::new(endpoint.clone(), limits.deadline);
-        Ok(Arc::new(Client { http, endpoint, base, credentials, limits, circuit }))
+        Ok(Arc::new(Client { http, endpoint, base, origin, credentials, limits, circuit }))
     }
 
     pub(super) fn endpoint(&self) -> &Arc<str> {
@@ -286,6 +290,11 @@ impl Client {
             if let Some(etag) = from.etag {
                 request = request.header(IF_RANGE, etag);
             }
+        }
+        if self.limits.tells_traces && url.as_str().parse::<Origin>().as_ref() == Ok(&self.origin) {
+            let mut headers = HeaderMap::new();
+            span.inject(&mut headers);
+            request = request.headers(headers);
         }
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
         span.http_status(response.status());

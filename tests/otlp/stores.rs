@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use crate::{
     Collector,
     bigtable_emulator::{self, Emulator},
-    collector::{number, text},
+    collector::{hex, number, text},
     end,
     http::Server,
     made_cache::{Made, address, file_archive, serve_info},
@@ -197,4 +197,29 @@ fn what_a_binary_cache_is_asked_is_told_and_it_is_told_of_no_trace() {
         let told = server.headers(name, "traceparent".parse().expect("a header"));
         assert!(!told.is_empty() && told.iter().all(Option::is_none), "{name}: {told:?}");
     }
+}
+
+#[test]
+fn a_trace_goes_on_in_a_binary_cache_of_ones_own_and_nowhere_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, other) = (HttpServer::new(), HttpServer::new());
+    serve_info(&ours);
+    let made = Made::new("traced", &file_archive(&noise(7, 20_000)), Compression::None);
+    made.serve(&ours);
+    made.serve(&other);
+    ours.trouble("nar/traced.nar", Trouble::Redirect(format!("{}/nar/traced.nar", other.url())));
+    let name = made.told.store_path.to_string();
+    let told = Told::of(&name, folder.path(), |serve| {
+        serve.env("LAZYSTORE_STORE", format!("{}&traceparent=1", address(&ours)));
+        serve.env("LAZYSTORE_CACHE_DIR", folder.path().join("cache"));
+    });
+    assert_eq!(told.status, 200);
+    let traceparent = || "traceparent".parse().expect("a header");
+    let (_, calls) = told.operation("nix path_info get");
+    let narinfo = calls.iter().find(|call| call.name == "GET narinfo").expect("it was asked");
+    let told = ours.headers(&made.narinfo_name(), traceparent());
+    let expected = format!("00-{}-{}-01", hex(&narinfo.trace_id), hex(&narinfo.span_id));
+    assert_eq!(told, [Some(expected)]);
+    assert!(ours.headers("nar/traced.nar", traceparent()).iter().all(Option::is_some));
+    assert_eq!(other.headers("nar/traced.nar", traceparent()), [None]);
 }

@@ -64,7 +64,8 @@ rec {
     {
       Type = "notify";
       NotifyAccess = "main";
-      ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+      # The shell's own kill: small systems lack the program.
+      ExecReload = "${pkgs.runtimeShell} -c 'kill -HUP $MAINPID'";
       KillMode = "mixed";
       LimitNOFILE = options.openFilesMax;
       # Always there, so that a cache can be named at any time.

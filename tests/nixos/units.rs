@@ -126,7 +126,7 @@ fn every_service_is_notified_watched_restarted_and_reloaded() {
         assert_eq!(all("Type"), "notify", "{name}");
         assert_eq!(all("NotifyAccess"), "main", "{name}");
         assert_eq!(all("WatchdogSec"), "60", "{name}");
-        assert!(all("ExecReload").ends_with("/kill -HUP $MAINPID"), "{name}");
+        assert!(all("ExecReload").ends_with(" -c 'kill -HUP $MAINPID'"), "{name}");
         assert_eq!(all("LimitNOFILE"), "1048576", "{name}");
         assert!(["always", "on-failure"].contains(&&*all("Restart")), "{name}");
         assert_eq!(all("NoNewPrivileges"), "true", "{name}");

@@ -14,7 +14,7 @@ let
     writeTextFile = { name, text, checkPhase ? "" }: package name "${root}/${name}" // { inherit text checkPhase; };
     writeText = name: text: self.writeTextFile { inherit name text; };
     closureInfo = { rootPaths }: package "closure-info" "${root}/closure-info" // { inherit rootPaths; };
-    runtimeShell = "/usr/bin/bash";
+    runtimeShell = "/bin/sh";
     coreutils = machine "coreutils";
     util-linux = machine "util-linux";
     cacert = package "cacert" "${root}/cacert";

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use super::{fuse::Message, wire::op};
 use crate::{
     observe::{
-        Gauge, Held, Sampled, Scrape, event, names, register_once, slow, spent::Spent,
-        tally::Source, timing::Moment,
+        Gauge, Held, Sampled, Scrape, names, register_once, slow, spent::Spent, tally::Source,
+        timing::Moment,
     },
     vfs::{Ino, Vfs},
 };
@@ -229,21 +229,18 @@ impl Timer {
         held_back: u64,
     ) {
         let name = subject.name.as_ref().map(|name| String::from_utf8_lossy(name).into_owned());
-        tracing::warn!(
-            event = event::SLOW_OPERATION,
-            operation = self.name(),
-            subject = vfs.describe(subject.ino),
-            name,
-            offset = subject.range.map(|(offset, _)| offset),
-            len = subject.range.map(|(_, len)| len),
-            errno,
-            took_ms = slow::millis(took),
-            remote_ms = slow::millis(spent.remote),
-            verify_ms = slow::millis(spent.verify),
-            disk_ms = slow::millis(spent.disk),
-            other_ms = slow::millis(took.saturating_sub(spent.sum())),
-            held_back,
-            "a request took long"
+        slow::tell!(
+            {
+                operation = self.name(),
+                subject = vfs.describe(subject.ino),
+                name,
+                offset = subject.range.map(|(offset, _)| offset),
+                len = subject.range.map(|(_, len)| len),
+                errno,
+            },
+            took,
+            spent,
+            held_back
         );
     }
 }

@@ -40,6 +40,27 @@ pub fn millis(took: Duration) -> f64 {
     took.as_micros() as f64 / 1e3
 }
 
+/// Logs a request that took long: `tell!({ what it was }, took, spent, held_back)`, with what it was as fields of the log.
+macro_rules! tell {
+    ({ $($what:tt)* }, $took:expr, $spent:expr, $held_back:expr) => {{
+        use $crate::observe::{event, slow::millis, spent::Spent};
+
+        let (took, spent): (std::time::Duration, Spent) = ($took, $spent);
+        tracing::warn!(
+            event = event::SLOW_OPERATION,
+            $($what)*
+            took_ms = millis(took),
+            remote_ms = millis(spent.remote),
+            verify_ms = millis(spent.verify),
+            disk_ms = millis(spent.disk),
+            other_ms = millis(took.saturating_sub(spent.sum())),
+            held_back = $held_back,
+            "a request took long"
+        );
+    }};
+}
+pub(crate) use tell;
+
 #[cfg(test)]
 mod tests {
     use super::*;

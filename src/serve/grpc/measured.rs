@@ -21,7 +21,7 @@ use tonic::{
 use tower::{Layer, Service};
 
 use crate::observe::{
-    Gauge, Held, Scrape, Snapshot, event, names, register_once, slow,
+    Gauge, Held, Scrape, Snapshot, names, register_once, slow,
     spent::{self, Spent},
     timing,
 };
@@ -183,18 +183,15 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 }
 
 fn tell_of_slow((service, method): (&str, &str), (took, spent): (Duration, Spent), held_back: u64) {
-    tracing::warn!(
-        event = event::SLOW_OPERATION,
-        operation = "grpc",
-        service,
-        method,
-        took_ms = slow::millis(took),
-        remote_ms = slow::millis(spent.remote),
-        verify_ms = slow::millis(spent.verify),
-        disk_ms = slow::millis(spent.disk),
-        other_ms = slow::millis(took.saturating_sub(spent.sum())),
-        held_back,
-        "a request took long"
+    slow::tell!(
+        {
+            operation = "grpc",
+            service,
+            method,
+        },
+        took,
+        spent,
+        held_back
     );
 }
 

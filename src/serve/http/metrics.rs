@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use crate::observe::{
-    Counter, Gauge, Held, Scrape, Snapshot, event, names, register_once, slow,
+    Counter, Gauge, Held, Scrape, Snapshot, names, register_once, slow,
     spent::{self, Spent},
     timing,
 };
@@ -93,18 +93,15 @@ fn tell_of_slow(
     (took, spent): (Duration, Spent),
     held_back: u64,
 ) {
-    tracing::warn!(
-        event = event::SLOW_OPERATION,
-        operation = "http",
-        %method,
-        path,
-        status = status.as_u16(),
-        took_ms = slow::millis(took),
-        remote_ms = slow::millis(spent.remote),
-        verify_ms = slow::millis(spent.verify),
-        disk_ms = slow::millis(spent.disk),
-        other_ms = slow::millis(took.saturating_sub(spent.sum())),
-        held_back,
-        "a request took long"
+    slow::tell!(
+        {
+            operation = "http",
+            %method,
+            path,
+            status = status.as_u16(),
+        },
+        took,
+        spent,
+        held_back
     );
 }

@@ -13,6 +13,7 @@ pub mod blob;
 pub mod bucket;
 pub(crate) mod circuit;
 pub mod counters;
+pub mod crypto;
 pub mod directory;
 mod error;
 pub mod grpc;

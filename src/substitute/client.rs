@@ -13,12 +13,7 @@ mod error;
 pub use credentials::{Credentials, CredentialsError};
 pub(super) use download::Download;
 
-use std::{
-    future::Future,
-    pin::pin,
-    sync::{Arc, Once},
-    time::Duration,
-};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
@@ -37,6 +32,7 @@ use crate::{
     service::{
         Error, Result,
         circuit::{Circuit, News, try_until_it_answers},
+        crypto,
         pause::Attempts,
     },
 };
@@ -112,9 +108,7 @@ impl Client {
         credentials: Credentials,
         limits: Limits,
     ) -> Result<Arc<Self>> {
-        static PROVIDER: Once = Once::new();
-        // Somebody may have chosen one before; then it is that one.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        crypto::choose();
         let http = reqwest::Client::builder()
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT_MAX.min(limits.deadline))

@@ -16,7 +16,10 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use super::{GlobalOptions, control, listed::Listed, options::seconds};
-use crate::compose::{self, Probe, SourcePlan};
+use crate::{
+    compose::{self, Probe, SourcePlan},
+    service::crypto,
+};
 use numbers::Numbers;
 use report::Scrapes;
 
@@ -164,8 +167,7 @@ impl Place {
     }
 
     async fn fetch(&self) -> anyhow::Result<String> {
-        // Somebody may have chosen one before; then it is that one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crypto::choose();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         let (client, url) = match self {
             Place::Url(url) => (client, url.as_str()),

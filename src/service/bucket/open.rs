@@ -1,12 +1,6 @@
 //! Addresses of buckets, and how they are opened.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    str::FromStr,
-    sync::{Arc, Once},
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use object_store::{
     BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig,
@@ -19,7 +13,7 @@ use object_store::{
 };
 
 use super::{Bucket, traced::TracedConnector};
-use crate::service::grpc::DEADLINE_DEFAULT;
+use crate::service::{crypto, grpc::DEADLINE_DEFAULT};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
@@ -176,9 +170,7 @@ impl BucketUrl {
             let bucket = Bucket::new(&endpoint, store, Path::default(), options);
             return Ok(bucket.of_folder(folder));
         }
-        static PROVIDER: Once = Once::new();
-        // Somebody may have chosen one before; then it is that one.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        crypto::choose();
         let store = self.client(options.deadline)?;
         Ok(Bucket::new(&endpoint, store, self.prefix.clone(), options))
     }

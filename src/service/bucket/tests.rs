@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::{Bucket, BucketOptions, BucketUrl, Error};
+use crate::service::crypto;
 
 /// A server that takes connections and says nothing, until it is told to say that nothing is there.
 async fn silent() -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>) {
@@ -35,7 +36,7 @@ async fn silent() -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>) {
 
 #[tokio::test]
 async fn who_asks_a_bucket_that_is_dead_hears_so_at_once_until_it_answers_again() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crypto::choose();
     let (address, speak) = silent().await;
     let url: BucketUrl = format!("http://{address}/").parse().expect("an address");
     let options = BucketOptions { deadline: Duration::from_secs(1), ..BucketOptions::default() };

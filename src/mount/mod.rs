@@ -20,6 +20,7 @@ mod device;
 pub mod errno;
 pub mod fuse;
 mod greeting;
+mod local_read;
 mod measured;
 #[cfg(feature = "fuse")]
 pub mod mountpoint;

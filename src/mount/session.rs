@@ -26,12 +26,10 @@ use super::{
     device::{self, Device},
     errno::Errno,
     fuse::{Fuse, IO_LEN_MAX, Message, Outcome, error_message},
+    local_read,
     wire::{self, Request},
 };
-use crate::{
-    observe::event,
-    vfs::{LocalBlob, Vfs},
-};
+use crate::{observe::event, vfs::Vfs};
 
 /// The longest request that is read, in bytes: room for some 4,000 FORGETs at once.
 const REQUEST_LEN_MAX: usize = 64 << 10;
@@ -281,9 +279,10 @@ impl Worker {
                 self.affinity.asked_by(thread);
             }
             Outcome::ReadLocal { unique, ino, blob, offset, len, timer } => {
-                if self.read_local(unique, &blob, offset, len) {
+                let message = &mut self.data[..wire::OUT_HEADER_LEN + len];
+                if local_read::read_into(message, unique, &blob, offset) {
                     timer.read_locally(self.fuse.vfs(), ino, offset, len);
-                    send(&self.device, &self.data[..wire::OUT_HEADER_LEN + len]);
+                    send(&self.device, message);
                 } else {
                     drop(blob);
                     match self.fuse.read_elsewhere(unique, ino, offset, len, timer) {
@@ -312,28 +311,6 @@ impl Worker {
             }
         }
         Ok(true)
-    }
-
-    /// Reads the file right into the reply in [`data`](Worker::data). `false` if it cannot be read.
-    fn read_local(&mut self, unique: u64, blob: &LocalBlob, offset: u64, len: usize) -> bool {
-        let end = wire::OUT_HEADER_LEN + len;
-        match blob.read_exact_once_at(&mut self.data[wire::OUT_HEADER_LEN..end], offset) {
-            Ok(()) => {
-                let header = wire::header(end, 0, unique);
-                self.data[..wire::OUT_HEADER_LEN].copy_from_slice(&header);
-                true
-            }
-            Err(error) => {
-                error!(
-                    event = event::DISK_FAILED,
-                    %error,
-                    offset,
-                    len,
-                    "cannot read a blob from the local disk"
-                );
-                false
-            }
-        }
     }
 
     fn later(&self, unique: u64, reply: std::pin::Pin<Box<dyn Future<Output = Message> + Send>>) {

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 use vhost_user_backend::{VringMutex, VringT as _};
 use virtio_queue::QueueOwnedT as _;
 use vm_memory::{GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
@@ -11,6 +11,7 @@ use super::{
     super::{
         errno::Errno,
         fuse::{IO_LEN_MAX, Message, Outcome, error_message},
+        local_read,
         wire::{self, OUT_HEADER_LEN, Request, op},
     },
     device::Guest,
@@ -145,22 +146,7 @@ impl Worker {
         let end = OUT_HEADER_LEN + len;
         self.data.resize(OUT_HEADER_LEN + IO_LEN_MAX, 0);
         let message = self.data.get_mut(..end)?;
-        match blob.read_exact_once_at(&mut message[OUT_HEADER_LEN..], offset) {
-            Ok(()) => {
-                message[..OUT_HEADER_LEN].copy_from_slice(&wire::header(end, 0, unique));
-                Some(message)
-            }
-            Err(error) => {
-                error!(
-                    event = event::DISK_FAILED,
-                    %error,
-                    offset,
-                    len,
-                    "cannot read a blob from the local disk"
-                );
-                None
-            }
-        }
+        local_read::read_into(message, unique, blob, offset).then_some(message)
     }
 }
 

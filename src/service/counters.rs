@@ -195,3 +195,40 @@ pub(super) fn collect(scrape: &mut Scrape, backend: &str, operations: &[&Operati
         scrape.count(&names::SERVICE_BYTES, &labels, counts.bytes);
     }
 }
+/// A struct of the counts of all operations of one service.
+macro_rules! counters {
+    ($(#[$attribute:meta])* $counters:ident of $service:literal: $($operation:ident)*) => {
+        $(#[$attribute])*
+        #[derive(Debug)]
+        pub struct $counters {
+            $($operation: $crate::service::counters::Operation,)*
+        }
+
+        impl Default for $counters {
+            fn default() -> Self {
+                let operation = |name| $crate::service::counters::Operation::new($service, name);
+                $counters { $($operation: operation(stringify!($operation)),)* }
+            }
+        }
+
+        impl $counters {
+            /// Makes the counts known as those of `backend`, for as long as somebody counts.
+            pub fn tell(self: &std::sync::Arc<Self>, backend: &str) {
+                let (counters, backend) = (std::sync::Arc::downgrade(self), backend.to_owned());
+                $crate::observe::register(move |scrape| {
+                    let Some(counters) = counters.upgrade() else { return false };
+                    $crate::service::counters::collect(scrape, &backend, &counters.operations());
+                    true
+                });
+            }
+
+            /// Each operation.
+            pub fn operations(
+                &self,
+            ) -> [&$crate::service::counters::Operation; [$(stringify!($operation)),*].len()] {
+                [$(&self.$operation),*]
+            }
+        }
+    };
+}
+pub(super) use counters;

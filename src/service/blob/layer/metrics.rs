@@ -8,73 +8,17 @@ use futures::StreamExt as _;
 
 use crate::{
     castore::{ChunkList, Digest},
-    observe,
     service::{
         Result,
         blob::{BlobService, BlobStream, BlobWriter, LocalBlob, Proven, Put},
-        counters::{Backend, Call, Operation, collect},
+        counters::{Backend, Call, Operation, counters},
     },
 };
 
-/// Counts of each operation of a blob service.
-#[derive(Debug)]
-pub struct BlobCounters {
-    has: Operation,
-    read: Operation,
-    read_proven: Operation,
-    outboard: Operation,
-    chunks: Operation,
-    open_local: Operation,
-    put: Operation,
-    put_all: Operation,
-    write: Operation,
-    sync: Operation,
-}
-
-impl Default for BlobCounters {
-    fn default() -> Self {
-        let operation = |name| Operation::new("blob", name);
-        BlobCounters {
-            has: operation("has"),
-            read: operation("read"),
-            read_proven: operation("read_proven"),
-            outboard: operation("outboard"),
-            chunks: operation("chunks"),
-            open_local: operation("open_local"),
-            put: operation("put"),
-            put_all: operation("put_all"),
-            write: operation("write"),
-            sync: operation("sync"),
-        }
-    }
-}
-
-impl BlobCounters {
-    /// Makes the counts known as those of `backend`, for as long as somebody counts.
-    pub fn tell(self: &Arc<Self>, backend: &str) {
-        let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
-        observe::register(move |scrape| {
-            let Some(counters) = counters.upgrade() else { return false };
-            collect(scrape, &backend, &counters.operations());
-            true
-        });
-    }
-
-    /// Each operation.
-    pub fn operations(&self) -> [&Operation; 10] {
-        [
-            &self.has,
-            &self.read,
-            &self.read_proven,
-            &self.outboard,
-            &self.chunks,
-            &self.open_local,
-            &self.put,
-            &self.put_all,
-            &self.write,
-            &self.sync,
-        ]
-    }
+counters! {
+    /// Counts of each operation of a blob service.
+    BlobCounters of "blob":
+    has read read_proven outboard chunks open_local put put_all write sync
 }
 
 /// Counts calls, how long they take, answers that something is absent, errors and bytes.

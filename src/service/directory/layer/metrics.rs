@@ -7,52 +7,17 @@ use futures::StreamExt as _;
 
 use crate::{
     castore::{Digest, Directory, SizeRule},
-    observe,
     service::{
         Result,
-        counters::{Backend, Call, Operation, collect},
+        counters::{Backend, Call, counters},
         directory::{DirectoryPutter, DirectoryService, DirectoryStream},
     },
 };
 
-/// Counts of each operation of a directory service.
-#[derive(Debug)]
-pub struct DirectoryCounters {
-    get: Operation,
-    get_closure: Operation,
-    put: Operation,
-    put_closure: Operation,
-    sync: Operation,
-}
-
-impl Default for DirectoryCounters {
-    fn default() -> Self {
-        let operation = |name| Operation::new("directory", name);
-        DirectoryCounters {
-            get: operation("get"),
-            get_closure: operation("get_closure"),
-            put: operation("put"),
-            put_closure: operation("put_closure"),
-            sync: operation("sync"),
-        }
-    }
-}
-
-impl DirectoryCounters {
-    /// Makes the counts known as those of `backend`, for as long as somebody counts.
-    pub fn tell(self: &Arc<Self>, backend: &str) {
-        let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
-        observe::register(move |scrape| {
-            let Some(counters) = counters.upgrade() else { return false };
-            collect(scrape, &backend, &counters.operations());
-            true
-        });
-    }
-
-    /// Each operation.
-    pub fn operations(&self) -> [&Operation; 5] {
-        [&self.get, &self.get_closure, &self.put, &self.put_closure, &self.sync]
-    }
+counters! {
+    /// Counts of each operation of a directory service.
+    DirectoryCounters of "directory":
+    get get_closure put put_closure sync
 }
 
 /// Counts calls, how long they take, answers that something is absent, errors, and bytes of canonical messages.

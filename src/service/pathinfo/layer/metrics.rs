@@ -7,44 +7,17 @@ use futures::StreamExt as _;
 
 use crate::{
     nix::{PathInfo, StorePathDigest},
-    observe,
     service::{
         Result,
-        counters::{Backend, Operation, collect},
+        counters::{Backend, counters},
         pathinfo::{PathInfoService, PathInfoStream},
     },
 };
 
-/// Counts of each operation of a path info service.
-#[derive(Debug)]
-pub struct PathInfoCounters {
-    get: Operation,
-    put: Operation,
-    list: Operation,
-}
-
-impl Default for PathInfoCounters {
-    fn default() -> Self {
-        let operation = |name| Operation::new("path_info", name);
-        PathInfoCounters { get: operation("get"), put: operation("put"), list: operation("list") }
-    }
-}
-
-impl PathInfoCounters {
-    /// Makes the counts known as those of `backend`, for as long as somebody counts.
-    pub fn tell(self: &Arc<Self>, backend: &str) {
-        let (counters, backend) = (Arc::downgrade(self), backend.to_owned());
-        observe::register(move |scrape| {
-            let Some(counters) = counters.upgrade() else { return false };
-            collect(scrape, &backend, &counters.operations());
-            true
-        });
-    }
-
-    /// Each operation.
-    pub fn operations(&self) -> [&Operation; 3] {
-        [&self.get, &self.put, &self.list]
-    }
+counters! {
+    /// Counts of each operation of a path info service.
+    PathInfoCounters of "path_info":
+    get put list
 }
 
 /// Counts calls, how long they take, answers that something is absent, and errors.

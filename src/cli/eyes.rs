@@ -52,13 +52,14 @@ impl EyesOptions {
         if !self.slow_log.is_zero() {
             timing::switch_on_for(self.slow_log);
         }
-        if !self.metrics.is_empty() || otlp.is_wanted() {
-            timing::switch_on();
-        }
+        // The variable may be set to nothing.
         let addresses = self.metrics.iter().filter(|address| !address.is_empty());
-        let bound = addresses.map(|address| listen::bind(address)).collect::<Result<_, _>>();
+        let bound = addresses.map(|address| listen::bind(address)).collect::<Result<Vec<_>, _>>();
         let listeners =
             bound.context("cannot tell metrics: choose another address for --metrics")?;
+        if !listeners.is_empty() || otlp.is_wanted() {
+            timing::switch_on();
+        }
         Ok(Eyes { listeners, otlp, role })
     }
 }

@@ -130,7 +130,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = exit::code(&error);
             // Each cause is told once, also where an error's own words name it.
-            let mut text = format!("error: {}\n", Cause::new(error));
+            let mut text = format!("error: {}\n", log::harmless(&Cause::new(error).to_string()));
             if log_format == LogFormat::Journal {
                 text = with_priority(PRIORITY_ERROR, &text);
             }

@@ -1,7 +1,7 @@
 //! Log lines, on standard error.
 
 use std::{
-    fmt::Debug,
+    fmt::{Debug, Write},
     io::{self, IsTerminal as _},
 };
 
@@ -90,15 +90,93 @@ pub fn init(level: Option<&str>, default_level: &str, format: LogFormat) -> Resu
 /// Writes a field of a line for people: all but the name of the event, which is for programs.
 fn field_for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     match (field.name(), writer.has_ansi_escapes()) {
-        (EVENT_FIELD, _) => Ok(()),
-        // It comes first.
-        ("message", _) => write!(writer, "{value:?}"),
-        (name, false) => write!(writer, " {name}={value:?}"),
-        (name, true) => write!(writer, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value:?}"),
+        (EVENT_FIELD, _) => return Ok(()),
+        // It comes first, and we have written it.
+        ("message", _) => return write!(writer, "{value:?}"),
+        (name, false) => write!(writer, " {name}=")?,
+        (name, true) => write!(writer, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
     }
+    write!(Harmless { writer, keeps_lines: false }, "{value:?}")
+}
+
+/// Writes text of others without what would do something to a terminal, and, unless it `keeps_lines`, in one line, so that
+/// it looks like nothing that we have written.
+struct Harmless<W> {
+    writer: W,
+    keeps_lines: bool,
+}
+
+impl<W: Write> Write for Harmless<W> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let is_harmful = |c: char| c.is_control() && !(self.keeps_lines && c == '\n');
+        let mut rest = text;
+        while let Some(at) = rest.find(is_harmful) {
+            let (before, after) = rest.split_at(at);
+            self.writer.write_str(before)?;
+            let mut after = after.chars();
+            after
+                .next()
+                .into_iter()
+                .try_for_each(|c| write!(self.writer, "{}", c.escape_default()))?;
+            rest = after.as_str();
+        }
+        self.writer.write_str(rest)
+    }
+}
+
+/// A text for people in which others may have had a word, without what would do something to a terminal. Lines stay.
+pub fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    // Writing to a string cannot fail.
+    let _ = Harmless { writer: &mut harmless, keeps_lines: true }.write_str(text);
+    harmless
 }
 
 /// Whether log lines have colours.
 fn is_coloured() -> bool {
     io::stderr().is_terminal() && std::env::var_os(NO_COLOR_VARIABLE).is_none_or(|v| v.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("nobody panicked").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_say_does_nothing_to_a_terminal_and_looks_like_no_line_of_ours() {
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = fmt::layer().without_time().with_ansi(false).with_target(false);
+        let layer =
+            layer.fmt_fields(debug_fn(field_for_people)).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let error = "\u{1b}]0;mine\u{7}\u{9b}2J\n INFO forged\rgr\u{fc}n";
+            tracing::info!(%error, text = "a\u{1b}", "ours");
+        });
+        let text = String::from_utf8(written.0.lock().expect("nobody panicked").clone());
+        assert_eq!(
+            text.expect("text"),
+            " INFO ours error=\\u{1b}]0;mine\\u{7}\\u{9b}2J\\n INFO forged\\rgr\u{fc}n text=\"a\\u{1b}\"\n"
+        );
+    }
+
+    #[test]
+    fn lines_stay_in_a_text_for_people() {
+        assert_eq!(harmless("a\nb\u{1b}[1mc"), "a\nb\\u{1b}[1mc");
+    }
 }

@@ -126,3 +126,14 @@ fn there_are_colours_on_a_terminal_unless_nobody_wants_them() {
         assert!(plain.contains(part) && !has_colour, "{plain:?}");
     }
 }
+
+#[test]
+fn names_in_errors_do_nothing_to_a_terminal() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = lazystore(&dir.path().join("store"));
+    let output = command.arg("import").arg(dir.path().join("x\u{1b}[2J\u{9b}1m")).output();
+    let output = output.expect("it runs");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("x\\u{1b}[2J\\u{9b}1m"), "{said:?}");
+    assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
+}

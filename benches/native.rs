@@ -9,8 +9,9 @@
 //!   store whose files are in memory, against the warm disk;
 //! * *cold*: nothing is in the kernel's caches, on neither side, and the daemon has just started.
 //!
-//! With `--metrics` it tells instead what watching costs: the same work on a mount that counts, looks at the clock and
-//! answers at `--metrics`, and on one without, warm and first, side by side; the median of the ratios of paired runs.
+//! With `--metrics` it tells instead what watching costs: the same warm work on a mount that answers at `--metrics` and on
+//! one without that and without a slow log. Both are mounted at once and take turns; the median of the ratios of so many
+//! pairs. Where no message reaches the process, what differs from 1 is how the kernel laid out its pages.
 #![allow(unsafe_code)] // mmap
 
 #[path = "../tests/support/mod.rs"]
@@ -33,6 +34,8 @@ const MODES: [&str; 2] = ["no-open", "passthrough"];
 const SMALL_FILES: usize = 20_000;
 const LARGE_LEN: u64 = 640 << 20;
 const RANDOM_READS: u64 = 4096;
+/// How often two mounts take turns.
+const TURNS: usize = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -136,11 +139,9 @@ fn main() {
         only.is_empty() || only.iter().any(|word| work.name.contains(word.as_str()))
     });
     if is_watched {
-        println!("{:<22} {:<6} {:>14} {:>8}", "work", "", "unwatched, ms", "watched");
+        println!("{:<22} {:>9} {:>12}", "watched/not", MODES[0], MODES[1]);
         for work in all {
-            for state in work.states.iter().filter(|state| **state != State::Cold) {
-                bench.watch(work, *state, runs);
-            }
+            bench.watch(work, runs);
         }
         return;
     }
@@ -164,18 +165,18 @@ struct Bench {
     mountpoint: PathBuf,
 }
 
-struct Mount<'a> {
+struct Mount {
     child: Child,
+    mountpoint: PathBuf,
     root: PathBuf,
-    bench: &'a Bench,
 }
 
-impl Drop for Mount<'_> {
+impl Drop for Mount {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
-        assert!(!is_mounted(&self.bench.mountpoint), "it did not unmount");
+        assert!(!is_mounted(&self.mountpoint), "it did not unmount");
     }
 }
 
@@ -186,26 +187,27 @@ impl Bench {
         build_corpus(&corpus);
         let store_path = import(&store, &corpus);
         let mountpoint = folder.join("mnt");
-        fs::create_dir(&mountpoint).expect("new");
         Bench { corpus, store, store_path, mountpoint }
     }
 
-    fn mount(&self, mode: &str) -> Option<Mount<'_>> {
-        self.mount_with(mode, &[])
+    fn mount(&self, mode: &str) -> Option<Mount> {
+        self.mount_at(&self.mountpoint, mode, &[])
     }
 
-    fn mount_with(&self, mode: &str, args: &[&str]) -> Option<Mount<'_>> {
+    fn mount_at(&self, mountpoint: &Path, mode: &str, args: &[&str]) -> Option<Mount> {
+        fs::create_dir_all(mountpoint).expect("a folder");
         let mut command = Command::new(PROGRAM);
         command.args(["mount", "--log-level=warn", "--io-mode", mode, "--store-dir"]);
-        command.arg(&self.store).args(args).arg(&self.mountpoint);
+        command.arg(&self.store).args(args).arg(mountpoint);
         let mut child = command.stdin(Stdio::null()).spawn().expect("it runs");
-        while !is_mounted(&self.mountpoint) {
+        while !is_mounted(mountpoint) {
             if child.try_wait().expect("a child").is_some() {
                 return None;
             }
             thread::sleep(Duration::from_millis(2));
         }
-        Some(Mount { child, root: self.mountpoint.join(&self.store_path), bench: self })
+        let root = mountpoint.join(&self.store_path);
+        Some(Mount { child, mountpoint: mountpoint.to_owned(), root })
     }
 
     /// One row.
@@ -235,27 +237,39 @@ impl Bench {
     }
 
     /// One row of what watching costs.
-    fn watch(&self, work: &Work, state: State, runs: usize) {
+    fn watch(&self, work: &Work, pairs: usize) {
+        let [no_open, passthrough] = MODES.map(|mode| {
+            // Whatever it is to be the first one is so on either side as often.
+            let ratios = (0..pairs).map(|number| self.pair(work, mode, number % 2 == 0));
+            ratios
+                .collect::<Option<Vec<_>>>()
+                .map_or("-".to_owned(), |mut ratios| format!("{:.3}", median(&mut ratios)))
+        });
+        println!("{:<22} {no_open:>9} {passthrough:>12}", work.name);
+    }
+
+    /// How many times as long the work takes on a mount that is watched.
+    fn pair(&self, work: &Work, mode: &str, watched_first: bool) -> Option<f64> {
         let address = format!("unix:{}", self.mountpoint.with_file_name("metrics.sock").display());
-        let watched = ["--metrics", &address];
-        let unwatched = ["--slow-log", "0"];
-        let run =
-            |args: &[&str]| self.on_mount_with(work, state, MODES[0], args).expect("it mounts");
-        let (mut times, mut ratios) = (Vec::new(), Vec::new());
-        for number in 0..runs {
-            // Whatever drifts meanwhile is on either side as often.
-            let (without, with) = match number % 2 {
-                0 => (run(&unwatched), run(&watched)),
-                _ => {
-                    let with = run(&watched);
-                    (run(&unwatched), with)
-                }
-            };
-            times.push(without);
-            ratios.push(with / without);
+        let unwatched = ("not-watched", vec!["--slow-log", "0"]);
+        let watched = ("was-watched", vec!["--metrics", &address]);
+        let mut sides = [unwatched, watched];
+        if watched_first {
+            sides.reverse();
         }
-        let (time, ratio) = (median(&mut times) * 1000.0, median(&mut ratios));
-        println!("{:<22} {:<6} {time:>14.1} {ratio:>8.3}", work.name, state.name());
+        let mount = |(name, args): &(&str, Vec<&str>)| {
+            self.mount_at(&self.mountpoint.with_file_name(name), mode, args)
+        };
+        let mounts = [mount(&sides[0])?, mount(&sides[1])?];
+        mounts.iter().for_each(|mount| (work.run)(&mount.root));
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..TURNS {
+            for (mount, times) in mounts.iter().zip(&mut times) {
+                times.push(timed(|| (work.run)(&mount.root)));
+            }
+        }
+        let [one, other] = times.map(|mut times| median(&mut times));
+        Some(if watched_first { one / other } else { other / one })
     }
 
     fn on_disk(&self, work: &Work, state: State) -> f64 {
@@ -267,14 +281,10 @@ impl Bench {
     }
 
     fn on_mount(&self, work: &Work, state: State, mode: &str) -> Option<f64> {
-        self.on_mount_with(work, state, mode, &[])
-    }
-
-    fn on_mount_with(&self, work: &Work, state: State, mode: &str, args: &[&str]) -> Option<f64> {
         if state == State::First {
             files(&self.store).iter().for_each(|file| sequential(file));
         }
-        let mount = self.mount_with(mode, args)?;
+        let mount = self.mount(mode)?;
         match state {
             State::Warm => (work.run)(&mount.root),
             State::First => {}

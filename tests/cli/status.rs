@@ -6,7 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
-        net::UnixListener,
+        net::{UnixListener, UnixStream},
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
@@ -191,6 +191,31 @@ fn mounts_that_come_and_go_at_once_are_all_found() {
     }
 }
 
+/// The name that the first process of a PID namespace would take, served by somebody else.
+struct Taken {
+    path: PathBuf,
+    _listener: UnixListener,
+}
+
+impl Taken {
+    fn new(minor: u32) -> Option<Self> {
+        let path = PathBuf::from(format!("{SOCKETS}/mount-0:{minor}-1.sock"));
+        if UnixStream::connect(&path).is_ok() {
+            // By another test.
+            return None;
+        }
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("it is free");
+        Some(Taken { path, _listener: listener })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// In a PID namespace of its own a process is the first. Another may be, and may have the folder of sockets in common.
 #[test]
 fn a_mount_whose_name_is_taken_has_another() {
@@ -201,10 +226,7 @@ fn a_mount_whose_name_is_taken_has_another() {
     let folder = tempfile::tempdir().expect("a folder");
     // Whichever device number it will have.
     fs::create_dir_all(SOCKETS).expect("root may");
-    let name = |minor| format!("{SOCKETS}/mount-0:{minor}-1.sock");
-    let names: Vec<_> = (1..400).map(name).filter(|name| !Path::new(name).exists()).collect();
-    let others: Vec<_> =
-        names.iter().map(|name| UnixListener::bind(name).expect("it is free")).collect();
+    let others: Vec<_> = (1..400).filter_map(Taken::new).collect();
 
     let path = folder.path().join("mnt");
     fs::create_dir(&path).expect("new");
@@ -220,9 +242,7 @@ fn a_mount_whose_name_is_taken_has_another() {
     assert_eq!(report["command"], "mount");
     rustix::mount::unmount(&path, rustix::mount::UnmountFlags::empty()).expect("nobody uses it");
     assert!(running.wait(), "{}", running.log.join("\n"));
-    assert!(!second.exists() && names.iter().all(|name| Path::new(name).exists()));
-    drop(others);
-    names.iter().for_each(|name| fs::remove_file(name).expect("it is there"));
+    assert!(!second.exists() && others.iter().all(|other| other.path.exists()));
 }
 
 #[test]

@@ -117,7 +117,7 @@ mod tests {
         assert!(matches!((none, none.elapsed()), (Moment::Unknown, Duration::ZERO)));
         assert!(matches!((rough_one, exact_one), (Moment::Rough(_), Moment::Exact(_))));
         std::thread::sleep(Duration::from_millis(50));
-        let (roughly, exactly) = (rough_one.elapsed(), exact_one.elapsed());
+        let (exactly, roughly) = (exact_one.elapsed(), rough_one.elapsed());
         assert!(exactly >= Duration::from_millis(50));
         assert!(roughly + rough() >= exactly, "{roughly:?} {exactly:?}");
     }

@@ -83,14 +83,12 @@ fn priority(level: Level) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::io;
 
     use tracing_subscriber::prelude::*;
 
     use super::*;
+    use crate::observe::written::Written;
 
     #[test]
     fn a_stream_is_known_by_its_device_and_inode() {
@@ -112,20 +110,6 @@ mod tests {
         assert!(!is_journal(&writer, None));
     }
 
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("nobody panicked").extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn each_line_has_its_priority_and_no_message_can_give_itself_another() {
         let written = Written::default();
@@ -141,8 +125,7 @@ mod tests {
             tracing::debug!("seldom");
             tracing::trace!("never");
         });
-        let text = String::from_utf8(written.0.lock().expect("nobody panicked").clone());
-        let text = text.expect("text");
+        let text = written.text();
         assert!(text.starts_with("<3>cannot path=\"/x\"\n<4>two"), "{text}");
         assert!(text.ends_with("<6>told number=7\n<7>seldom\n<7>never\n"), "{text}");
         assert!(

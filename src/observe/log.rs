@@ -139,23 +139,8 @@ fn is_coloured() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("nobody panicked").extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::observe::written::Written;
 
     #[test]
     fn what_others_say_does_nothing_to_a_terminal_and_looks_like_no_line_of_ours() {
@@ -168,9 +153,8 @@ mod tests {
             let error = "\u{1b}]0;mine\u{7}\u{9b}2J\n INFO forged\rgr\u{fc}n";
             tracing::info!(%error, text = "a\u{1b}", "ours");
         });
-        let text = String::from_utf8(written.0.lock().expect("nobody panicked").clone());
         assert_eq!(
-            text.expect("text"),
+            written.text(),
             " INFO ours error=\\u{1b}]0;mine\\u{7}\\u{9b}2J\\n INFO forged\\rgr\u{fc}n text=\"a\\u{1b}\"\n"
         );
     }

@@ -28,6 +28,8 @@ pub mod spent;
 pub mod tally;
 pub mod timing;
 mod traced_body;
+#[cfg(test)]
+mod written;
 
 pub use counter::{Counter, Gauge, Held};
 pub use histogram::{BOUNDS, Histogram, Snapshot};

@@ -29,24 +29,20 @@ pub fn switch_on() {
 
 /// From now on times are taken because what takes `bound` or longer is to be known: exactly, if that is little.
 pub fn switch_on_for(bound: Duration) {
-    match bound < rough_of(step()) * MANY {
+    match bound < look_at_rough_clock() * MANY {
         true => switch_to(ALL),
         false => switch_to(MOST),
     }
 }
 
 fn switch_to(level: u8) {
-    ROUGH_NANOS.store(rough_of(step()).as_nanos() as u64, Relaxed);
+    ROUGH_NANOS.store(look_at_rough_clock().as_nanos() as u64, Relaxed);
     LEVEL.fetch_max(level, Relaxed);
 }
 
-/// How far the rough clock goes at once: 1 to 10 ms, as the kernel was built.
-fn step() -> Duration {
-    Duration::try_from(clock_getres(ClockId::MonotonicCoarse)).unwrap_or_default()
-}
-
-fn rough_of(step: Duration) -> Duration {
-    step * 2
+/// What [`rough`] is: a step of the clock is 1 to 10 ms, as the kernel was built.
+fn look_at_rough_clock() -> Duration {
+    Duration::try_from(clock_getres(ClockId::MonotonicCoarse)).unwrap_or_default() * 2
 }
 
 /// The time, if times are taken.
